@@ -1,0 +1,244 @@
+//! Every setting, section by section.
+//!
+//! The types are as narrow as the meaning: a [`Config`] that exists is valid. What each setting
+//! means to an operator stands in `config/gateway.toml`, which is also where the defaults come from.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use http::StatusCode;
+use jiff::civil::Date;
+
+pub mod load;
+pub mod report;
+pub mod secret;
+
+use secret::Secret;
+
+/// Everything that can be set.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub server: Server,
+    pub upstream: Upstream,
+    /// At least one; the default identity comes first.
+    pub identities: Vec<Identity>,
+    /// Empty on loopback and unix listeners: everyone is `local`.
+    pub callers: Vec<Caller>,
+    pub policy: Policy,
+    pub legacy: Legacy,
+    pub rate_limit: RateLimit,
+    pub errors: Errors,
+    pub audit: Audit,
+    pub telemetry: Telemetry,
+}
+
+/// `[server]`: the callers' and the operators' edge.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub listen: Vec<Listen>,
+    /// `None` when set to `""`: no admin listener.
+    pub admin_listen: Option<Listen>,
+    pub admin_token: Option<Secret>,
+    /// Only health and metrics, for probes and scrapers.
+    pub health_listen: Option<Listen>,
+    /// Never 0: "one per core" is resolved while loading.
+    pub workers: usize,
+    pub drain_timeout: Duration,
+    pub header_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub max_header_bytes: usize,
+    /// `None`: no limit.
+    pub max_body_bytes: Option<u64>,
+    pub max_connections: usize,
+}
+
+/// An address to listen on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Listen {
+    Tcp(SocketAddr),
+    /// Written `unix:/path`.
+    Unix(PathBuf),
+}
+
+/// `[upstream]`: the way to the API.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    pub api_url: BaseUrl,
+    pub auth_url: BaseUrl,
+    /// Extra trust roots, PEM.
+    pub ca_file: Option<PathBuf>,
+    pub http2: Http2,
+    pub connect_timeout: Duration,
+    /// To the response headers.
+    pub response_timeout: Duration,
+    /// Over all workers, towards each host.
+    pub max_connections: usize,
+}
+
+/// Scheme, host and port of a host we dial: no path, query, user or fragment.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct BaseUrl {
+    pub tls: bool,
+    /// Without brackets, lower case.
+    pub host: Arc<str>,
+    pub port: u16,
+}
+
+/// Which version of HTTP is spoken to the API.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Http2 {
+    /// What TLS negotiates; HTTP/1.1 without TLS.
+    Auto,
+    /// Also without TLS, by prior knowledge.
+    Always,
+    Never,
+}
+
+/// `[identities.NAME]`: whom a caller is to the API.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub name: Arc<str>,
+    pub credentials: Credentials,
+    pub refresh_ahead: RefreshAhead,
+    /// How long a token serves whose expiry cannot be read.
+    pub max_age: Duration,
+    /// Up to this size a body is kept for one replay.
+    pub replay_buffer: usize,
+    pub logout_on_shutdown: bool,
+}
+
+/// What an identity proves itself with.
+#[derive(Clone, Debug)]
+pub enum Credentials {
+    Password { username: String, password: Secret, user_type: UserType, totp: Option<Secret> },
+    ApiToken(Secret),
+}
+
+/// The role an identity has (contract section 3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum UserType {
+    ProviderAdmin = 1,
+    ResellerAdmin = 2,
+    AccountAdmin = 4,
+    AccountUser = 8,
+    DesktopAdmin = 16,
+    DesktopCreativeUser = 32,
+    DesktopStandardUser = 64,
+}
+
+/// When a token is renewed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RefreshAhead {
+    /// A share of the lifetime, 0 < share < 1; written `"20%"`.
+    Share(f64),
+    /// This long before expiry.
+    Before(Duration),
+}
+
+/// `[callers.NAME]`: who may call.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub name: Arc<str>,
+    /// Index into [`Config::identities`]: that it exists is checked while loading.
+    pub identity: usize,
+    /// BLAKE3 of the caller's API key; written `"blake3:<64 hex digits>"`.
+    pub api_key_hash: Option<[u8; 32]>,
+    pub rate: Option<Rate>,
+    /// Requests that may come at once; `None`: as many as `rate` allows in a second, at least 1.
+    pub burst: Option<NonZeroU32>,
+}
+
+/// So many in a second, minute or hour; written `"50/s"`, `"50/m"`, `"50/h"`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Rate {
+    pub count: NonZeroU32,
+    pub per: Duration,
+}
+
+/// `[policy]`: what may be called.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub unknown_routes: UnknownRoutes,
+    pub request_token_routes: RequestTokenRoutes,
+    pub allow_unauthenticated_network: bool,
+}
+
+/// What happens to routes that are not in the catalogue.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum UnknownRoutes { Allow, Deny }
+
+/// What happens to routes that want a request token in their body.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RequestTokenRoutes { Mint, Deny }
+
+/// `[legacy]`: paths without a version.
+#[derive(Clone, Debug)]
+pub struct Legacy {
+    pub mode: LegacyMode,
+    pub deprecated_since: Date,
+    pub sunset: Option<Date>,
+}
+
+/// What happens to paths without a version.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LegacyMode { Rewrite, Reject }
+
+/// `[rate_limit]`: how much may be called by all callers together.
+#[derive(Clone, Debug)]
+pub struct RateLimit {
+    pub global: Option<Rate>,
+    pub headers: RateLimitHeaders,
+}
+
+/// How a caller learns of its quota.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RateLimitHeaders {
+    /// `RateLimit` and `RateLimit-Policy` of the IETF draft.
+    Ietf,
+    /// `X-RateLimit-Limit`, `-Remaining`, `-Reset`.
+    Legacy,
+    Off,
+}
+
+/// `[errors]`: what becomes of the API's own errors.
+#[derive(Clone, Debug)]
+pub struct Errors {
+    pub mode: ErrorMode,
+    /// Overrides of the built-in table, by code.
+    pub status: BTreeMap<String, StatusCode>,
+}
+
+/// Whether a 499 is translated.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ErrorMode { Problem, Passthrough }
+
+/// `[audit]`: what is written down.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    /// Records as JSON lines on standard output.
+    pub stdout: bool,
+}
+
+/// `[telemetry]`: what operators see.
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    /// A filter as tracing-subscriber's `EnvFilter` reads it; checked while loading.
+    pub log: String,
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON otherwise.
+    Auto,
+    Json,
+    Pretty,
+}

@@ -1,0 +1,3 @@
+//! Runs a verb and turns its error into an exit code.
+
+fn main() {}

@@ -1,0 +1,276 @@
+//! The one request, response and body type.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+/// A request on its way to the API.
+pub type Request = http::Request<Body>;
+
+/// A response on its way to the caller.
+pub type Response = http::Response<Body>;
+
+/// Any error, where only its text and its causes matter.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A message body: streamed, never collected unless somebody asks for it.
+#[derive(Default)]
+pub struct Body {
+    source: Source,
+    watch: Option<(Arc<dyn Watch>, Direction)>,
+    /// Bytes that may still pass; `None`: any number.
+    allowance: Option<u64>,
+}
+
+#[derive(Default)]
+enum Source {
+    #[default]
+    Empty,
+    Full(Bytes),
+    Incoming(Incoming),
+    Driven(Incoming, Pin<Box<dyn Drive>>),
+    /// What was read ahead (and counted then), and the rest.
+    Resumed(Bytes, Box<Source>),
+}
+
+/// What moves a body forward: the connection it arrives on, polled by whoever reads the body.
+pub trait Drive: Send {
+    /// Lets the connection work. `Ready` means that it has ended.
+    fn poll_drive(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// The body has been read to its end: the connection is free for another exchange.
+    fn release(self: Pin<Box<Self>>);
+}
+
+/// Who wants to know how much of a body has passed, and whether it was all.
+pub trait Watch: Send + Sync {
+    /// So many bytes of the body went by.
+    fn passed(&self, direction: Direction, bytes: usize);
+
+    /// The body was read to its end. A body that is dropped or fails never gets here.
+    fn completed(&self, direction: Direction);
+
+    /// The body broke off with `error`.
+    fn failed(&self, direction: Direction, error: &BoxError);
+}
+
+/// Which way a body goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Direction {
+    /// From the caller to the API.
+    Request,
+    /// From the API to the caller.
+    Response,
+}
+
+/// The body is larger than what is accepted.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the body is larger than it may be")]
+pub struct TooLarge;
+
+/// What [`Body::hold`] found.
+#[derive(Debug)]
+pub enum Held {
+    /// The whole body; it fits.
+    Whole(Bytes),
+    /// It does not fit: the body as it was, nothing lost.
+    TooLong(Body),
+}
+
+impl Body {
+    /// No body at all.
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// A body that arrives on `driver`'s connection, which only moves when the body is read.
+    pub fn driven(incoming: Incoming, driver: Pin<Box<dyn Drive>>) -> Self {
+        Self::from_source(Source::Driven(incoming, driver))
+    }
+
+    /// Reports to `watch` what passes. A body has one watcher.
+    #[must_use]
+    pub fn watched(mut self, watch: Arc<dyn Watch>, direction: Direction) -> Self {
+        self.watch = Some((watch, direction));
+        self
+    }
+
+    /// Breaks off with [`TooLarge`] after `limit` bytes.
+    #[must_use]
+    pub fn limited(mut self, limit: u64) -> Self {
+        self.allowance = Some(limit);
+        self
+    }
+
+    /// Reads the body into memory if it has at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// Whatever broke the body off.
+    pub async fn hold(mut self, limit: usize) -> Result<Held, BoxError> {
+        if http_body::Body::size_hint(&self).lower() > limit as u64 {
+            return Ok(Held::TooLong(self));
+        }
+        let mut held = BytesMut::new();
+        while let Some(frame) = self.frame().await {
+            // Trailers of a held body are dropped: no documented route has any.
+            let Ok(data) = frame?.into_data() else { continue };
+            if held.is_empty() && http_body::Body::is_end_stream(&self) && data.len() <= limit {
+                return Ok(Held::Whole(data));
+            }
+            held.extend_from_slice(&data);
+            if held.len() > limit {
+                let rest = std::mem::take(&mut self.source);
+                self.source = Source::Resumed(held.freeze(), Box::new(rest));
+                return Ok(Held::TooLong(self));
+            }
+        }
+        Ok(Held::Whole(held.freeze()))
+    }
+
+    fn from_source(source: Source) -> Self {
+        Self { source, watch: None, allowance: None }
+    }
+}
+
+impl Source {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self {
+            Self::Empty | Self::Resumed(..) => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Self::Incoming(incoming) => {
+                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?)))
+            }
+            Self::Driven(incoming, driver) => {
+                // First the connection, then what it has brought: one task does both.
+                let ended = driver.as_mut().poll_drive(cx);
+                let frame = Pin::new(&mut *incoming).poll_frame(cx);
+                if frame.is_pending() && ended.is_ready() {
+                    return Poll::Ready(Some(Err("the connection ended within the body".into())));
+                }
+                let frame = ready!(frame);
+                let finished = frame.is_none() || incoming.is_end_stream();
+                if finished
+                    && ended.is_pending()
+                    && let Self::Driven(_, driver) = std::mem::take(self)
+                {
+                    driver.release();
+                }
+                Poll::Ready(frame.map(|frame| Ok(frame?)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(bytes) => bytes.is_empty(),
+            Self::Incoming(incoming) | Self::Driven(incoming, _) => incoming.is_end_stream(),
+            Self::Resumed(..) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Incoming(incoming) | Self::Driven(incoming, _) => incoming.size_hint(),
+            Self::Resumed(ahead, rest) => {
+                let (ahead, rest) = (ahead.len() as u64, rest.size_hint());
+                let mut hint = SizeHint::new();
+                hint.set_lower(ahead.saturating_add(rest.lower()));
+                if let Some(upper) = rest.upper() {
+                    hint.set_upper(ahead.saturating_add(upper));
+                }
+                hint
+            }
+        }
+    }
+}
+
+impl Body {
+    /// Counts `frame`, and refuses it when it is one too many.
+    fn account(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BoxError> {
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        if let Some(allowance) = &mut self.allowance {
+            *allowance = allowance.checked_sub(bytes as u64).ok_or(TooLarge)?;
+        }
+        if let Some((watch, direction)) = &self.watch {
+            watch.passed(*direction, bytes);
+        }
+        Ok(frame)
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Source::Resumed(ahead, rest) = &mut self.source {
+            let (ahead, rest) = (std::mem::take(ahead), std::mem::take(&mut **rest));
+            self.source = rest;
+            return Poll::Ready(Some(Ok(Frame::data(ahead))));
+        }
+        let frame = match ready!(self.source.poll_frame(cx)) {
+            Some(frame) => Some(frame.and_then(|frame| self.account(frame))),
+            None => None,
+        };
+        let completed = frame.is_none() || self.source.is_end_stream();
+        if let Some((watch, direction)) = &self.watch {
+            match &frame {
+                Some(Err(error)) => watch.failed(*direction, error),
+                _ if completed => watch.completed(*direction),
+                _ => {}
+            }
+        }
+        if frame.as_ref().is_some_and(Result::is_err) {
+            // A broken body stays broken: what is left must not be taken for its end.
+            self.source = Source::Empty;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.source.size_hint()
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self::from_source(if bytes.is_empty() { Source::Empty } else { Source::Full(bytes) })
+    }
+}
+
+impl From<Incoming> for Body {
+    fn from(incoming: Incoming) -> Self {
+        let empty = http_body::Body::is_end_stream(&incoming);
+        Self::from_source(if empty { Source::Empty } else { Source::Incoming(incoming) })
+    }
+}
+
+impl fmt::Debug for Body {
+    /// Never shows content.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").field("size", &self.size_hint().exact()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,1 @@
+//! Arrows point down; every file says what it is for.
