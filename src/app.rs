@@ -1,1 +1,154 @@
-//! To be written.
+//! One process: assembles the gateway, waits, drains.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, runtime::Handle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    admin,
+    audit::{self, Trail},
+    caller::Callers,
+    clock::Clock,
+    config::{Config, Listen, secret},
+    limit::Limiter,
+    server::{BindError, Bound, Server},
+    session::Sessions,
+    stack::{Shared, stack},
+    upstream::{self, Upstream},
+};
+
+/// Logging out must not keep a process that was told to end.
+const LOGOUT: Duration = Duration::from_secs(5);
+
+/// A gateway at work.
+#[derive(Debug)]
+pub struct App {
+    server: Server,
+    sessions: Arc<Sessions>,
+    writer: audit::Writer,
+    admin: Vec<SocketAddr>,
+    drain_timeout: Duration,
+    draining: CancellationToken,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Why a gateway cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The way to the API cannot be prepared.
+    #[error(transparent)]
+    Upstream(#[from] upstream::Error),
+    /// A secret cannot be read.
+    #[error(transparent)]
+    Secret(#[from] secret::Error),
+    /// The system has no thread or no event queue for us.
+    #[error("the system refuses what a gateway needs")]
+    System(#[from] std::io::Error),
+}
+
+impl App {
+    /// Starts the gateway that `config` describes. Logs in behind the scenes: requests that come
+    /// before there is a session wait for it.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]. Refused credentials are none: the gateway stays up and says so.
+    pub async fn start(config: &Config, clock: Clock) -> Result<Self, Error> {
+        // What may fail comes first, so that nobody logs in for nothing.
+        let bound = Bound::new(&config.server.listen, config.server.workers)?;
+        let mut desks = Vec::new();
+        for (listen, scope) in desks_of(config)? {
+            desks.push((listener(&listen).await?, scope));
+        }
+        // The workers share the connections, and the sessions have a few of their own.
+        let upstream = Upstream::new(&config.upstream, config.server.workers)?;
+        let (trail, writer) = Trail::open(&config.audit)?;
+        let sessions =
+            Sessions::new(&config.identities, upstream.clone(), clock.clone(), Handle::current());
+        let shared = Shared {
+            trail: Arc::clone(&trail),
+            callers: Arc::new(Callers::new(config)),
+            limiter: Arc::new(Limiter::new(config)),
+            sessions: Arc::clone(&sessions),
+            clock: clock.clone(),
+        };
+        let gateway = || stack(config, &shared, upstream.sibling());
+        let server = Server::start(&config.server, bound, gateway)?;
+        sessions.start();
+
+        let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
+        let status = Arc::new(admin::Status {
+            sessions: Arc::clone(&sessions),
+            trail: Arc::clone(&trail),
+            draining: draining.clone(),
+            started: clock.now(),
+            listening: server.addresses().iter().map(Listen::to_string).collect(),
+        });
+        let (tasks, mut addresses) = (TaskTracker::new(), Vec::new());
+        for (listener, scope) in desks {
+            addresses.extend(listener.local_addr());
+            tasks.spawn(admin::serve(listener, Arc::clone(&status), scope, stop.clone()));
+        }
+        Ok(Self {
+            server,
+            sessions,
+            writer,
+            admin: addresses,
+            drain_timeout: config.server.drain_timeout,
+            draining,
+            stop,
+            tasks,
+        })
+    }
+
+    /// Where callers reach it, with the ports that the system chose.
+    pub fn addresses(&self) -> &[Listen] {
+        self.server.addresses()
+    }
+
+    /// Where operators reach it: the admin listener first.
+    pub fn admin_addresses(&self) -> &[SocketAddr] {
+        &self.admin
+    }
+
+    /// What signs it in.
+    pub fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
+    }
+
+    /// Ends: is no longer ready, finishes what is under way, logs out, writes the last records.
+    pub async fn drain(self) {
+        self.draining.cancel();
+        let cut = self.server.drain(self.drain_timeout).await;
+        if cut > 0 {
+            tracing::warn!(connections = cut, "drain ran out of time: connections were cut");
+        }
+        self.sessions.shutdown(LOGOUT).await;
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.writer.finish();
+    }
+}
+
+async fn listener(address: &Listen) -> Result<TcpListener, BindError> {
+    let bound = match address {
+        Listen::Tcp(address) => TcpListener::bind(address).await,
+        Listen::Unix(_) => Err(std::io::Error::other("operators are served over TCP only")),
+    };
+    bound.map_err(|source| BindError { address: address.to_string(), source })
+}
+
+/// What operators can look at, and where.
+fn desks_of(config: &Config) -> Result<Vec<(Listen, admin::Scope)>, secret::Error> {
+    let token = config.server.admin_token.as_ref().map(secret::Secret::read).transpose()?;
+    let admin = config.server.admin_listen.iter().cloned();
+    let health = config.server.health_listen.iter().cloned();
+    let admin = admin.map(|listen| (listen, admin::Scope::All(token.clone())));
+    Ok(admin.chain(health.map(|listen| (listen, admin::Scope::Health))).collect())
+}

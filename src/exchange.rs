@@ -1,1 +1,327 @@
-//! To be written.
+//! What is known about a request while it is on its way.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use uuid::Uuid;
+
+use crate::{
+    amove::{catalogue::Route, codes},
+    audit::{Outcome, Phase, Record, Trail},
+    caller::{Caller, Peer},
+    clock::Clock,
+    message::{BoxError, Direction, Watch},
+    problem::{Blame, Kind, Problem},
+    upstream::Host,
+};
+
+/// The header field that carries the id of a request.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// One request and everything found out about it. Each fact is written once, by one layer.
+pub struct Exchange {
+    /// Leads from the answer to the log and the audit log. The caller's own, if it has one.
+    pub id: HeaderValue,
+    /// Unique among all records, whatever the caller calls its request.
+    pub record_id: Uuid,
+    /// The method as received.
+    pub method: Method,
+    /// Where the request came from.
+    pub peer: Peer,
+    refusal: Mutex<Option<Problem>>,
+    started: Instant,
+    caller: OnceLock<Arc<Caller>>,
+    destination: OnceLock<Destination>,
+    attempts: Mutex<Attempts>,
+    ending: Mutex<Ending>,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    request_complete: AtomicBool,
+    response_complete: AtomicBool,
+    ledger: OnceLock<(Arc<Trail>, Clock)>,
+}
+
+/// What the listener knows about a request.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Where it came from.
+    pub peer: Peer,
+    /// Why it must not pass, where its bytes on the wire were refused already.
+    pub refusal: Option<Problem>,
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Destination {
+    /// The route, if it is in the catalogue.
+    pub route: Option<&'static Route>,
+    /// Whether the path came without a version.
+    pub legacy: bool,
+}
+
+impl Destination {
+    /// The host that serves it. What is not in the catalogue belongs to the API's main host.
+    pub fn host(&self) -> Host {
+        self.route.map_or(Host::Api, |route| route.host)
+    }
+}
+
+/// What the API said so far.
+#[derive(Clone, Debug, Default)]
+pub struct Attempts {
+    /// How often the request was sent.
+    pub count: u32,
+    /// The status of the last response.
+    pub status: Option<StatusCode>,
+    /// The API's own code for its last error.
+    pub code: Option<String>,
+    /// How long the API took, all attempts together.
+    pub duration: Duration,
+}
+
+/// How it ended, as far as is known.
+#[derive(Debug, Default)]
+struct Ending {
+    status: Option<StatusCode>,
+    problem: Option<Kind>,
+    broken: bool,
+}
+
+impl Exchange {
+    /// Opens the exchange of a request that has just arrived.
+    pub fn open(method: &Method, headers: &HeaderMap, arrival: Arrival) -> Arc<Self> {
+        let record_id = Uuid::now_v7();
+        let own = headers.get(&REQUEST_ID).filter(|id| is_acceptable_id(id.as_bytes()));
+        Arc::new(Self {
+            id: own.cloned().unwrap_or_else(|| header_of(record_id)),
+            record_id,
+            method: method.clone(),
+            peer: arrival.peer,
+            refusal: Mutex::new(arrival.refusal),
+            started: Instant::now(),
+            caller: OnceLock::new(),
+            destination: OnceLock::new(),
+            attempts: Mutex::default(),
+            ending: Mutex::default(),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            request_complete: AtomicBool::new(false),
+            response_complete: AtomicBool::new(false),
+            ledger: OnceLock::new(),
+        })
+    }
+
+    /// Read by `admit`: why the listener refused it, if it did.
+    pub fn take_refusal(&self) -> Option<Problem> {
+        lock(&self.refusal).take()
+    }
+
+    /// Written by `audit`: where the record goes when the exchange is over.
+    pub fn set_ledger(&self, trail: &Arc<Trail>, clock: &Clock) {
+        write_once(&self.ledger, (Arc::clone(trail), clock.clone()));
+    }
+
+    /// Written by `authenticate`.
+    pub fn set_caller(&self, caller: Arc<Caller>) {
+        write_once(&self.caller, caller);
+    }
+
+    /// Written by `find_route`.
+    pub fn set_destination(&self, destination: Destination) {
+        write_once(&self.destination, destination);
+    }
+
+    /// Who is calling.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Internal`] above `authenticate`.
+    pub fn caller(&self) -> Result<&Caller, Problem> {
+        self.caller.get().map(Arc::as_ref).ok_or_else(|| unknown("caller"))
+    }
+
+    /// Where the request goes.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Internal`] above `find_route`.
+    pub fn destination(&self) -> Result<Destination, Problem> {
+        self.destination.get().copied().ok_or_else(|| unknown("route"))
+    }
+
+    /// Written by `forward`, once for each attempt: what came back, and after how long.
+    pub fn attempted(&self, status: Option<StatusCode>, duration: Duration) {
+        let mut attempts = lock(&self.attempts);
+        attempts.count += 1;
+        attempts.status = status;
+        attempts.code = None;
+        attempts.duration += duration;
+    }
+
+    /// Written by `normalise`: the API's code for the error of the last attempt.
+    pub fn reported(&self, code: &str) {
+        lock(&self.attempts).code = Some(code.to_owned());
+    }
+
+    /// Whether the last answer says that our token is dead (contract section 4.7).
+    pub fn token_was_denied(&self) -> bool {
+        let attempts = lock(&self.attempts);
+        attempts.status == Some(StatusCode::UNAUTHORIZED)
+            || attempts.code.as_deref().is_some_and(codes::denies_token)
+    }
+
+    /// What the API said so far.
+    pub fn attempts(&self) -> Attempts {
+        lock(&self.attempts).clone()
+    }
+
+    /// Written by `receive`: the answer that leaves us, and the problem if it is one.
+    pub fn answered(&self, status: StatusCode, problem: Option<Kind>) {
+        let mut ending = lock(&self.ending);
+        ending.status = Some(status);
+        ending.problem = problem;
+    }
+
+    /// Bytes of the request's body that came so far.
+    pub fn bytes_in(&self) -> u64 {
+        self.bytes_in.load(Ordering::Relaxed)
+    }
+
+    /// Whether the whole request body has come.
+    pub fn request_complete(&self) -> bool {
+        self.request_complete.load(Ordering::Relaxed)
+    }
+
+    /// How long it has been going on.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Written by `receive`: nothing of the answer remains to be sent.
+    pub fn answer_is_complete(&self) {
+        self.response_complete.store(true, Ordering::Relaxed);
+    }
+
+    fn outcome(&self) -> Outcome {
+        let ending = lock(&self.ending);
+        let Some(status) = ending.status else { return Outcome::ClientClosed };
+        if ending.broken {
+            return Outcome::Failed;
+        }
+        if !self.response_complete.load(Ordering::Relaxed) {
+            return Outcome::ClientClosed;
+        }
+        match ending.problem {
+            None if status.is_client_error() || status.is_server_error() => Outcome::UpstreamError,
+            None => Outcome::Ok,
+            Some(kind) => match kind.blame() {
+                Blame::Denied => Outcome::Denied,
+                Blame::Stranger => Outcome::Unauthenticated,
+                Blame::Quota => Outcome::Limited,
+                Blame::Api => Outcome::UpstreamError,
+                Blame::Service => Outcome::Failed,
+            },
+        }
+    }
+
+    fn record(&self, clock: &Clock) -> Record {
+        let attempts = lock(&self.attempts).clone();
+        let destination = self.destination.get().copied();
+        let route = destination.and_then(|destination| destination.route);
+        Record {
+            phase: Phase::Outcome,
+            id: self.record_id,
+            request_id: self.id.clone(),
+            time: clock.now(),
+            caller: self.caller.get().map(|caller| Arc::clone(&caller.name)),
+            identity: self.caller.get().map(|caller| Arc::clone(&caller.identity_name)),
+            method: self.method.clone(),
+            route: route.map(|route| &*route.template),
+            effect: route.map(|route| route.effect),
+            status: lock(&self.ending).status,
+            upstream_status: attempts.status,
+            code: attempts.code,
+            outcome: self.outcome(),
+            duration: self.started.elapsed(),
+            upstream: attempts.duration,
+            bytes_in: self.bytes_in(),
+            bytes_out: self.bytes_out.load(Ordering::Relaxed),
+            attempts: attempts.count,
+            legacy: destination.is_some_and(|destination| destination.legacy),
+            peer: self.peer.clone(),
+        }
+    }
+}
+
+impl Watch for Exchange {
+    fn passed(&self, direction: Direction, bytes: usize) {
+        let count = match direction {
+            Direction::Request => &self.bytes_in,
+            Direction::Response => &self.bytes_out,
+        };
+        count.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn completed(&self, direction: Direction) {
+        match direction {
+            Direction::Request => self.request_complete.store(true, Ordering::Relaxed),
+            Direction::Response => self.answer_is_complete(),
+        }
+    }
+
+    fn failed(&self, direction: Direction, error: &BoxError) {
+        if direction == Direction::Response {
+            lock(&self.ending).broken = true;
+            tracing::warn!(id = ?self.id, error = error.to_string(), "response broke off");
+        }
+    }
+}
+
+impl Drop for Exchange {
+    /// The record is written when the exchange is over, whatever way it ended.
+    fn drop(&mut self) {
+        if let Some((trail, clock)) = self.ledger.get() {
+            trail.write(|| self.record(clock));
+        }
+    }
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// 1 to 128 visible ASCII characters: fit for a header field, a log and a record.
+fn is_acceptable_id(id: &[u8]) -> bool {
+    (1..=128).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
+}
+
+fn header_of(id: Uuid) -> HeaderValue {
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    // Digits and hyphens are always a header value.
+    HeaderValue::from_str(id.hyphenated().encode_lower(&mut text))
+        .unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+fn write_once<T>(fact: &OnceLock<T>, value: T) {
+    let first = fact.set(value).is_ok();
+    debug_assert!(first, "a fact is written once");
+}
+
+fn unknown(fact: &'static str) -> Problem {
+    Problem::new(Kind::Internal, "The gateway has made a mistake.")
+        .caused_by(format!("the {fact} of the request is not known at this point"))
+}
+
+/// Nothing can panic while one of these locks is held.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
@@ -28,6 +28,8 @@ pub struct Body {
     watch: Option<(Arc<dyn Watch>, Direction)>,
     /// Bytes that may still pass; `None`: any number.
     allowance: Option<u64>,
+    /// Says in our words what broke the body off.
+    explain: Option<fn(BoxError) -> BoxError>,
 }
 
 #[derive(Default)]
@@ -76,6 +78,11 @@ pub enum Direction {
 #[error("the body is larger than it may be")]
 pub struct TooLarge;
 
+/// The body cannot be read in one way only; says what was found.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(pub String);
+
 /// What [`Body::hold`] found.
 #[derive(Debug)]
 pub enum Held {
@@ -103,6 +110,13 @@ impl Body {
         self
     }
 
+    /// Passes every error through `explain`, which may know more about it.
+    #[must_use]
+    pub fn explained(mut self, explain: fn(BoxError) -> BoxError) -> Self {
+        self.explain = Some(explain);
+        self
+    }
+
     /// Breaks off with [`TooLarge`] after `limit` bytes.
     #[must_use]
     pub fn limited(mut self, limit: u64) -> Self {
@@ -116,14 +130,14 @@ impl Body {
     ///
     /// Whatever broke the body off.
     pub async fn hold(mut self, limit: usize) -> Result<Held, BoxError> {
-        if http_body::Body::size_hint(&self).lower() > limit as u64 {
+        if self.size_hint().lower() > limit as u64 {
             return Ok(Held::TooLong(self));
         }
         let mut held = BytesMut::new();
         while let Some(frame) = self.frame().await {
             // Trailers of a held body are dropped: no documented route has any.
             let Ok(data) = frame?.into_data() else { continue };
-            if held.is_empty() && http_body::Body::is_end_stream(&self) && data.len() <= limit {
+            if held.is_empty() && self.is_end_stream() && data.len() <= limit {
                 return Ok(Held::Whole(data));
             }
             held.extend_from_slice(&data);
@@ -136,8 +150,22 @@ impl Body {
         Ok(Held::Whole(held.freeze()))
     }
 
+    /// Waits for the body's first data, and puts it back.
+    ///
+    /// # Errors
+    ///
+    /// Whatever broke the body off.
+    pub async fn begun(mut self) -> Result<Self, BoxError> {
+        let Some(frame) = self.frame().await else { return Ok(self) };
+        if let Ok(data) = frame?.into_data() {
+            let rest = std::mem::take(&mut self.source);
+            self.source = Source::Resumed(data, Box::new(rest));
+        }
+        Ok(self)
+    }
+
     fn from_source(source: Source) -> Self {
-        Self { source, watch: None, allowance: None }
+        Self { source, ..Self::default() }
     }
 }
 
@@ -223,12 +251,17 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Source::Resumed(ahead, rest) = &mut self.source {
+            // It was counted when it was read ahead.
             let (ahead, rest) = (std::mem::take(ahead), std::mem::take(&mut **rest));
             self.source = rest;
             return Poll::Ready(Some(Ok(Frame::data(ahead))));
         }
         let frame = match ready!(self.source.poll_frame(cx)) {
-            Some(frame) => Some(frame.and_then(|frame| self.account(frame))),
+            Some(Ok(frame)) => Some(self.account(frame)),
+            Some(Err(error)) => Some(Err(match self.explain {
+                Some(explain) => explain(error),
+                None => error,
+            })),
             None => None,
         };
         let completed = frame.is_none() || self.source.is_end_stream();
@@ -263,7 +296,7 @@ impl From<Bytes> for Body {
 
 impl From<Incoming> for Body {
     fn from(incoming: Incoming) -> Self {
-        let empty = http_body::Body::is_end_stream(&incoming);
+        let empty = incoming.is_end_stream();
         Self::from_source(if empty { Source::Empty } else { Source::Incoming(incoming) })
     }
 }

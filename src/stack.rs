@@ -1,1 +1,53 @@
-//! To be written.
+//! The way of a request, top to bottom.
+
+use std::sync::Arc;
+
+use tower::ServiceBuilder;
+
+use crate::{
+    audit::Trail,
+    caller::Callers,
+    clock::Clock,
+    config::Config,
+    limit::Limiter,
+    middleware::{
+        admit::Admit, around, audit::Audit, authenticate::Authenticate, find_route::FindRoute,
+        forward::Forward, inject_token::InjectToken, limit::Limit, normalise::Normalise,
+        receive::Gateway, sanitise::Sanitise,
+    },
+    session::Sessions,
+    upstream::Upstream,
+};
+
+/// What outlives a configuration: a reload loses no quota, no session and no record.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// What has happened.
+    pub trail: Arc<Trail>,
+    /// Who may call.
+    pub callers: Arc<Callers>,
+    /// What each caller has left.
+    pub limiter: Arc<Limiter>,
+    /// What signs us in.
+    pub sessions: Arc<Sessions>,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+/// Assembles the gateway that `config` describes. Each worker has one, over its own `upstream`.
+#[rustfmt::skip] // the comments are the design card: they stay in one column
+pub fn stack(config: &Config, shared: &Shared, upstream: Upstream) -> Gateway {
+    ServiceBuilder::new()
+        // Towards the caller: may this request pass?
+        .layer_fn(Gateway::new)                                                // opens the exchange; always answers
+        .layer(around(Audit::new(&shared.trail, &shared.clock)))               // writes down how it ended
+        .layer(around(Admit::new(&config.server)))                             // refuses what is ambiguous or too large
+        .layer(around(Authenticate::new(&shared.callers)))                     // finds out who is calling
+        .layer(around(Sanitise))                                               // takes away what the API must not hear
+        .layer(around(FindRoute::new(&config.legacy, &config.policy)))         // finds the route; moves legacy paths
+        .layer(around(Limit::new(&shared.limiter, &config.rate_limit)))        // takes it from the caller's quota
+        // Towards the API: how does it get there?
+        .layer(around(InjectToken::new(&shared.sessions, config)))             // signs it in; replays once after a denial
+        .layer(around(Normalise::new(&config.errors)))                         // turns a 499 into an honest problem
+        .service(Forward::new(upstream, &config.upstream))                     // one attempt, within its time
+}

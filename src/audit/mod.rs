@@ -1,1 +1,220 @@
-//! To be written.
+//! What has happened: one record for each request, and the trail they go to.
+
+use std::{
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use http::{HeaderValue, Method, StatusCode};
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+use uuid::Uuid;
+
+use crate::{amove::catalogue::Effect, caller::Peer, config};
+
+/// Records that may wait for the writer. When it falls further behind, records are lost and counted.
+const WAITING: usize = 16 * 1024;
+
+/// One request and how it ended. Never holds a path, a query, a body or a credential.
+#[derive(Debug, Serialize)]
+pub struct Record {
+    /// Whether this says that a request began or how it ended.
+    pub phase: Phase,
+    /// Unique, and in the order of time (UUIDv7).
+    pub id: Uuid,
+    /// What the caller calls its request.
+    #[serde(serialize_with = "header")]
+    pub request_id: HeaderValue,
+    /// When it ended.
+    pub time: Timestamp,
+    /// Who called.
+    pub caller: Option<Arc<str>>,
+    /// Whom the caller is to the API.
+    pub identity: Option<Arc<str>>,
+    /// The method.
+    #[serde(serialize_with = "method")]
+    pub method: Method,
+    /// The route's template; never the path.
+    pub route: Option<&'static str>,
+    /// What the route does.
+    #[serde(serialize_with = "effect")]
+    pub effect: Option<Effect>,
+    /// The status that the caller got.
+    #[serde(serialize_with = "status")]
+    pub status: Option<StatusCode>,
+    /// The status that the API gave last.
+    #[serde(serialize_with = "status")]
+    pub upstream_status: Option<StatusCode>,
+    /// The API's code for its last error.
+    pub code: Option<String>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// From the first byte of the request to the last of the answer, in microseconds.
+    #[serde(rename = "duration_us", serialize_with = "microseconds")]
+    pub duration: Duration,
+    /// The API's part of that.
+    #[serde(rename = "upstream_us", serialize_with = "microseconds")]
+    pub upstream: Duration,
+    /// Size of the request's body.
+    pub bytes_in: u64,
+    /// Size of the answer's body.
+    pub bytes_out: u64,
+    /// How often the request was sent.
+    pub attempts: u32,
+    /// Whether the path came without a version.
+    pub legacy: bool,
+    /// Where the request came from.
+    #[serde(serialize_with = "display")]
+    pub peer: Peer,
+}
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// How a request ended.
+    Outcome,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The API answered, and well.
+    Ok,
+    /// The API answered with an error.
+    UpstreamError,
+    /// We did not let it pass.
+    Denied,
+    /// The caller's quota was used up.
+    Limited,
+    /// Nobody knows who called.
+    Unauthenticated,
+    /// The caller left before the end.
+    ClientClosed,
+    /// It could not be served.
+    Failed,
+}
+
+/// Where records go.
+#[derive(Debug)]
+pub struct Trail {
+    writer: Option<SyncSender<Entry>>,
+    lost: AtomicU64,
+}
+
+/// What goes to the writer.
+#[derive(Debug)]
+enum Entry {
+    Record(Box<Record>),
+    /// Nothing more will come.
+    End,
+}
+
+/// The thread that writes what the trail is given.
+#[derive(Debug)]
+pub struct Writer(Option<(SyncSender<Entry>, JoinHandle<()>)>);
+
+impl Trail {
+    /// Opens the trail that `config` describes.
+    ///
+    /// # Errors
+    ///
+    /// The system's, when it has no thread for the writer.
+    pub fn open(config: &config::Audit) -> io::Result<(Arc<Self>, Writer)> {
+        let lost = AtomicU64::new(0);
+        if !config.stdout {
+            return Ok((Arc::new(Self { writer: None, lost }), Writer(None)));
+        }
+        let (sender, entries) = sync_channel(WAITING);
+        let thread = std::thread::Builder::new().name("audit".into());
+        let thread = thread.spawn(move || write_lines(&entries, io::stdout()))?;
+        let writer = Writer(Some((sender.clone(), thread)));
+        Ok((Arc::new(Self { writer: Some(sender), lost }), writer))
+    }
+
+    /// Writes down what `record` tells. Never waits; what cannot be written is counted.
+    pub fn write(&self, record: impl FnOnce() -> Record) {
+        let Some(writer) = &self.writer else { return };
+        let entry = Entry::Record(Box::new(record()));
+        if writer.try_send(entry).is_err() && self.lost.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::error!("audit records are lost: standard output is too slow");
+        }
+    }
+
+    /// Records that could not be written since the start.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Writer {
+    /// Waits until everything that was given to the trail so far is written; what comes later is
+    /// lost.
+    pub fn finish(self) {
+        if let Some((sender, thread)) = self.0
+            && sender.send(Entry::End).is_ok()
+            && thread.join().is_err()
+        {
+            tracing::error!("the writer of audit records has crashed");
+        }
+    }
+}
+
+/// Writes what has gathered in one go: the workers never wait for the disk.
+fn write_lines(entries: &Receiver<Entry>, mut out: impl Write) {
+    let mut lines = Vec::with_capacity(64 * 1024);
+    let mut ended = false;
+    while !ended && let Ok(first) = entries.recv() {
+        for entry in std::iter::once(first).chain(entries.try_iter().take(512)) {
+            match entry {
+                Entry::Record(record) if serde_json::to_writer(&mut lines, &record).is_ok() => {
+                    lines.push(b'\n');
+                }
+                Entry::Record(_) => {}
+                Entry::End => ended = true,
+            }
+        }
+        if let Err(error) = out.write_all(&lines).and_then(|()| out.flush()) {
+            tracing::error!(error = error.to_string(), "audit records cannot be written");
+        }
+        lines.clear();
+    }
+}
+
+fn header<S: Serializer>(value: &HeaderValue, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(value.to_str().unwrap_or_default())
+}
+
+fn method<S: Serializer>(method: &Method, serializer: S) -> Result<S::Ok, S::Error> {
+    // A method may be any token: what is not a usual one is cut short.
+    serializer.serialize_str(method.as_str().get(..16).unwrap_or(method.as_str()))
+}
+
+fn effect<S: Serializer>(effect: &Option<Effect>, serializer: S) -> Result<S::Ok, S::Error> {
+    match effect {
+        Some(effect) => serializer.collect_str(effect),
+        None => serializer.serialize_none(),
+    }
+}
+
+fn status<S: Serializer>(status: &Option<StatusCode>, serializer: S) -> Result<S::Ok, S::Error> {
+    match status {
+        Some(status) => serializer.serialize_u16(status.as_u16()),
+        None => serializer.serialize_none(),
+    }
+}
+
+fn microseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+}
+
+fn display<S: Serializer>(value: &impl ToString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&value.to_string())
+}

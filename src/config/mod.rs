@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::SocketAddr,
     num::NonZeroU32,
     path::PathBuf,
@@ -16,9 +17,16 @@ use http::StatusCode;
 use jiff::civil::Date;
 
 pub mod load;
+mod parse;
+mod read;
 pub mod report;
+mod schema;
 pub mod secret;
+mod settings;
+mod show;
 
+pub(crate) use parse::{duration_of, is_loopback};
+pub use schema::schema;
 use secret::Secret;
 
 /// Everything that can be set.
@@ -66,6 +74,15 @@ pub enum Listen {
     Unix(PathBuf),
 }
 
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// `[upstream]`: the way to the API.
 #[derive(Clone, Debug)]
 pub struct Upstream {
@@ -88,6 +105,16 @@ pub struct BaseUrl {
     /// Without brackets, lower case.
     pub host: Arc<str>,
     pub port: u16,
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        let own = if self.tls { 443 } else { 80 };
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{scheme}://{open}{}{close}", self.host)?;
+        if self.port == own { Ok(()) } else { write!(f, ":{}", self.port) }
+    }
 }
 
 /// Which version of HTTP is spoken to the API.
@@ -131,6 +158,32 @@ pub enum UserType {
     DesktopAdmin = 16,
     DesktopCreativeUser = 32,
     DesktopStandardUser = 64,
+}
+
+impl UserType {
+    /// All roles.
+    pub const ALL: [Self; 7] = [
+        Self::ProviderAdmin,
+        Self::ResellerAdmin,
+        Self::AccountAdmin,
+        Self::AccountUser,
+        Self::DesktopAdmin,
+        Self::DesktopCreativeUser,
+        Self::DesktopStandardUser,
+    ];
+
+    /// The API's name for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ProviderAdmin => "ProviderAdmin",
+            Self::ResellerAdmin => "ResellerAdmin",
+            Self::AccountAdmin => "AccountAdmin",
+            Self::AccountUser => "AccountUser",
+            Self::DesktopAdmin => "DesktopAdmin",
+            Self::DesktopCreativeUser => "DesktopCreativeUser",
+            Self::DesktopStandardUser => "DesktopStandardUser",
+        }
+    }
 }
 
 /// When a token is renewed.

@@ -4,6 +4,19 @@ use std::sync::Arc;
 
 use tower::Layer;
 
+pub mod admit;
+pub mod audit;
+pub mod authenticate;
+pub mod find_route;
+pub mod forward;
+pub mod inject_token;
+pub mod limit;
+pub mod normalise;
+pub mod receive;
+pub mod sanitise;
+#[cfg(test)]
+mod testing;
+
 use crate::{
     exchange::Exchange,
     message::{Request, Response},
@@ -39,25 +52,25 @@ pub trait Next: Send + Sync + 'static {
 
 /// The tower layer that puts `middleware` in front of the rest of the way.
 pub fn around<M: Middleware>(middleware: M) -> Around<M> {
-    Around(middleware)
+    Around(Arc::new(middleware))
 }
 
 /// See [`around`].
-#[derive(Clone, Debug)]
-pub struct Around<M>(M);
+#[derive(Debug)]
+pub struct Around<M>(Arc<M>);
 
 /// A step and all that comes after it.
 #[derive(Debug)]
 pub struct Stage<M, N> {
-    middleware: M,
+    middleware: Arc<M>,
     next: N,
 }
 
-impl<M: Middleware + Clone, N: Next> Layer<N> for Around<M> {
+impl<M: Middleware, N: Next> Layer<N> for Around<M> {
     type Service = Stage<M, N>;
 
     fn layer(&self, next: N) -> Self::Service {
-        Stage { middleware: self.0.clone(), next }
+        Stage { middleware: Arc::clone(&self.0), next }
     }
 }
 

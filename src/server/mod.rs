@@ -1,1 +1,99 @@
-//! To be written.
+//! The callers' edge: listens, serves, drains.
+//!
+//! One thread for each worker, with a runtime, listeners and connections to the API of its own: a
+//! request never changes threads.
+
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::timeout};
+
+use crate::{
+    config::{self, Listen},
+    middleware::receive::Gateway,
+};
+
+mod connection;
+mod listener;
+pub mod wire;
+mod worker;
+
+pub use listener::{BindError, Bound};
+use worker::{Edge, Worker};
+
+/// The running workers.
+#[derive(Debug)]
+pub struct Server {
+    edge: Arc<Edge>,
+    workers: Vec<Running>,
+    bound: Bound,
+}
+
+#[derive(Debug)]
+struct Running {
+    thread: JoinHandle<()>,
+    /// Answered when the worker has drained; dropped when it has ended otherwise.
+    drained: oneshot::Receiver<()>,
+    /// Dropped to end the worker, drained or not.
+    _stop: oneshot::Sender<()>,
+}
+
+impl Server {
+    /// Starts to serve what comes in at `bound`; each worker answers with a gateway of its own.
+    ///
+    /// # Errors
+    ///
+    /// The system's, when it has no thread or no event queue for a worker.
+    pub fn start(
+        config: &config::Server,
+        mut bound: Bound,
+        gateway: impl Fn() -> Gateway,
+    ) -> io::Result<Self> {
+        let edge = Arc::new(Edge::new(config));
+        let mut workers = Vec::with_capacity(config.workers);
+        for number in 0..config.workers {
+            let worker = Worker::new(Arc::clone(&edge), gateway(), bound.take())?;
+            let (drained, has_drained) = oneshot::channel();
+            let (stop, stopped) = oneshot::channel();
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || worker.run(drained, stopped))?;
+            workers.push(Running { thread, drained: has_drained, _stop: stop });
+        }
+        Ok(Self { edge, workers, bound })
+    }
+
+    /// Where it listens, with the ports that the system chose.
+    pub fn addresses(&self) -> &[Listen] {
+        self.bound.addresses()
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> usize {
+        self.edge.open.load(Ordering::Relaxed)
+    }
+
+    /// Takes no new connection, lets what is under way finish, and ends. What has not finished
+    /// `within` that time is cut; returns how many connections that were.
+    pub async fn drain(self, within: Duration) -> usize {
+        self.edge.drain();
+        let workers = self.workers;
+        let mut threads = Vec::with_capacity(workers.len());
+        let all = async {
+            for worker in workers {
+                // An error means that the worker has ended, which is what we wait for.
+                let _ = worker.drained.await;
+                threads.push((worker.thread, worker._stop));
+            }
+        };
+        let finished = timeout(within, all).await.is_ok();
+        let cut = if finished { 0 } else { self.edge.open.load(Ordering::Relaxed) };
+        drop(threads);
+        self.bound.clean_up();
+        cut
+    }
+}

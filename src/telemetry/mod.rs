@@ -1,1 +1,3 @@
-//! To be written.
+//! What operators see.
+
+pub mod log;

@@ -1,0 +1,84 @@
+//! `run`: the gateway, in the foreground.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Exit, Failure, Global, runtime};
+use crate::{
+    app::{self, App},
+    clock::Clock,
+    telemetry::log,
+};
+
+/// Runs until a signal ends it.
+pub(super) fn run(global: &Global) -> Result<(), Failure> {
+    let loaded = global.load()?;
+    log::start(&loaded.config.telemetry);
+    for warning in &loaded.warnings {
+        tracing::warn!(warning, "configuration");
+    }
+    runtime()?.block_on(async {
+        let mut end = End::new()?;
+        let app = App::start(&loaded.config, Clock::system()).await?;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            listen = ?app.addresses().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            admin = ?app.admin_addresses(),
+            upstream = loaded.config.upstream.api_url.to_string(),
+            workers = loaded.config.server.workers,
+            "gateway started"
+        );
+        let reason = end.wait().await;
+        tracing::info!(reason, "gateway drains; a second signal ends it at once");
+        tokio::select! {
+            () = app.drain() => Ok(()),
+            reason = end.wait() => {
+                tracing::warn!(reason, "gateway ends at once");
+                // What is still under way must not keep the process: no destructor is waited for.
+                std::process::exit(Exit::Other as i32);
+            }
+        }
+    })?;
+    tracing::info!("gateway ended");
+    Ok(())
+}
+
+/// What ends a process.
+pub(super) struct End {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl End {
+    pub(super) fn new() -> Result<Self, Failure> {
+        let signals = || Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?));
+        let (terminate, interrupt) = signals().map_err(|error: std::io::Error| {
+            Failure::new(Exit::Internal, format!("cannot listen for signals: {error}"))
+        })?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    /// Waits for a signal, and tells which.
+    pub(super) async fn wait(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+impl From<app::Error> for Failure {
+    fn from(error: app::Error) -> Self {
+        let exit = match &error {
+            app::Error::Bind(_) => Exit::Io,
+            app::Error::Upstream(_) | app::Error::Secret(_) => Exit::Config,
+            app::Error::System(_) => Exit::Internal,
+        };
+        let mut message = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            message.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        Self::new(exit, message)
+    }
+}

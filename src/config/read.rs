@@ -1,0 +1,440 @@
+//! Values → [`Config`]: everything is parsed once, and everything that is wrong is collected.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    num::NonZeroU32,
+    path::PathBuf,
+};
+
+use figment::value::{Dict, Value};
+use http::StatusCode;
+
+use super::{
+    Audit, BaseUrl, Caller, Config, Credentials, ErrorMode, Errors, Http2, Identity, Legacy,
+    LegacyMode, Listen, LogFormat, Policy, RateLimit, RateLimitHeaders, RequestTokenRoutes, Server,
+    Telemetry, UnknownRoutes, Upstream,
+    load::{Origins, nearest, value_at},
+    parse,
+    report::Finding,
+    secret::Secret,
+};
+
+/// Reads the merged values.
+pub(super) struct Reader<'a> {
+    values: &'a Dict,
+    origins: &'a Origins<'a>,
+    /// `identities.NAME` and `callers.NAME`, in the order in which they were written.
+    names: &'a [String],
+    findings: Vec<Finding>,
+    warnings: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(values: &'a Dict, origins: &'a Origins<'a>, names: &'a [String]) -> Self {
+        Self { values, origins, names, findings: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// What is wrong, and what is unwise.
+    pub(super) fn finish(self) -> (Vec<Finding>, Vec<String>) {
+        (self.findings, self.warnings)
+    }
+
+    /// The configuration; nothing when a value is missing without which there is none. What was
+    /// found wrong has another value meanwhile, and is among the findings.
+    pub(super) fn config(&mut self) -> Option<Config> {
+        let server = self.server()?;
+        let upstream = self.upstream()?;
+        let identities = self.identities();
+        let callers = self.callers(&identities);
+        let policy = self.policy();
+        self.check_network(&server, &callers, &policy);
+        Some(Config {
+            server,
+            upstream,
+            identities,
+            callers,
+            policy,
+            legacy: self.legacy()?,
+            rate_limit: RateLimit {
+                global: self.read("rate_limit.global", parse::optional(parse::rate)).flatten(),
+                headers: self.word("rate_limit.headers", &[
+                    ("ietf", RateLimitHeaders::Ietf),
+                    ("legacy", RateLimitHeaders::Legacy),
+                    ("off", RateLimitHeaders::Off),
+                ])?,
+            },
+            errors: self.errors()?,
+            audit: Audit { stdout: self.read("audit.stdout", parse::boolean).unwrap_or_default() },
+            telemetry: Telemetry {
+                log: self.read("telemetry.log", parse::filter).unwrap_or_default(),
+                log_format: self.word("telemetry.log_format", &[
+                    ("auto", LogFormat::Auto),
+                    ("json", LogFormat::Json),
+                    ("pretty", LogFormat::Pretty),
+                ])?,
+            },
+        })
+    }
+
+    fn server(&mut self) -> Option<Server> {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = self.read("server.workers", parse::count).unwrap_or(1);
+        if workers > 1024 {
+            self.wrong("server.workers", "expected at most 1024");
+        }
+        let listen: Vec<Listen> = self.read("server.listen", parse::listens).unwrap_or_default();
+        let mut seen = HashSet::new();
+        let unset = |listen: &&Listen| !matches!(listen, Listen::Tcp(address) if address.port() == 0);
+        if listen.iter().filter(unset).any(|listen| !seen.insert(listen.to_string())) {
+            self.wrong("server.listen", "the same address stands here twice");
+        }
+        let max_body = self.read("server.max_body_bytes", parse::size)?;
+        let header = self.positive("server.max_header_bytes", parse::size)?;
+        if !(1024..=1024 * 1024).contains(&header) {
+            self.wrong("server.max_header_bytes", "expected between 1KiB and 1MiB");
+        }
+        Some(Server {
+            listen,
+            admin_listen: self.read("server.admin_listen", parse::optional(parse::listen))?,
+            admin_token: self.secret("server.admin_token"),
+            health_listen: self.read("server.health_listen", parse::optional(parse::listen))?,
+            workers: if workers == 0 { cores() } else { workers },
+            drain_timeout: self.read("server.drain_timeout", parse::duration)?,
+            header_timeout: self.positive("server.header_timeout", parse::duration)?,
+            idle_timeout: self.positive("server.idle_timeout", parse::duration)?,
+            max_header_bytes: usize::try_from(header).unwrap_or(usize::MAX),
+            max_body_bytes: (max_body > 0).then_some(max_body),
+            max_connections: self.positive("server.max_connections", parse::count)?,
+        })
+    }
+
+    fn upstream(&mut self) -> Option<Upstream> {
+        let upstream = Upstream {
+            api_url: self.url("upstream.api_url")?,
+            auth_url: self.url("upstream.auth_url")?,
+            ca_file: self.read("upstream.ca_file", parse::optional(parse::text))?.map(PathBuf::from),
+            http2: self.word("upstream.http2", &[
+                ("auto", Http2::Auto),
+                ("always", Http2::Always),
+                ("never", Http2::Never),
+            ])?,
+            connect_timeout: self.positive("upstream.connect_timeout", parse::duration)?,
+            response_timeout: self.positive("upstream.response_timeout", parse::duration)?,
+            max_connections: self.positive("upstream.max_connections", parse::count)?,
+        };
+        if let Some(path) = &upstream.ca_file
+            && let Err(error) = std::fs::File::open(path)
+        {
+            self.wrong("upstream.ca_file", format!("this file cannot be read: {error}"));
+        }
+        Some(upstream)
+    }
+
+    fn url(&mut self, path: &str) -> Option<BaseUrl> {
+        let url = self.read(path, parse::base_url)?;
+        if !url.tls && !parse::is_loopback(&url.host) {
+            self.wrong(path, "expected https: passwords and tokens would travel in the clear");
+        }
+        Some(url)
+    }
+
+    fn identities(&mut self) -> Vec<Identity> {
+        let mut identities = Vec::new();
+        let mut defaults = Vec::new();
+        for path in self.names.iter().filter(|path| path.starts_with("identities.")) {
+            let default: Option<bool> = self.maybe(&format!("{path}.default"), parse::boolean);
+            if default == Some(true) {
+                defaults.push((path, identities.len()));
+            }
+            if let Some(identity) = self.identity(path) {
+                identities.push(identity);
+            }
+        }
+        if let [_, (second, _), ..] = defaults[..] {
+            self.wrong(&format!("{second}.default"), "another identity is the default already");
+        }
+        if let Some((_, at)) = defaults.first()
+            && *at < identities.len()
+        {
+            let default = identities.remove(*at);
+            identities.insert(0, default);
+        }
+        if !self.names.iter().any(|path| path.starts_with("identities.")) {
+            self.findings.push(Finding {
+                message: "there is no identity: the gateway has nobody to log in as".into(),
+                place: None,
+                label: String::new(),
+                help: Some(
+                    "set AMOVE_USERNAME, AMOVE_PASSWORD_FILE and AMOVE_USER_TYPE, or write a section \
+                     [identities.main]; to try it without an account: amove-gateway sandbox"
+                        .into(),
+                ),
+            });
+        }
+        identities
+    }
+
+    fn identity(&mut self, path: &str) -> Option<Identity> {
+        let key = |key: &str| format!("{path}.{key}");
+        let (_, name) = path.split_once('.')?;
+        let credentials = self.credentials(path);
+        Some(Identity {
+            name: name.into(),
+            refresh_ahead: self.read(&key("refresh_ahead"), parse::refresh_ahead)?,
+            max_age: self.positive(&key("max_age"), parse::duration)?,
+            replay_buffer: usize::try_from(self.read(&key("replay_buffer"), parse::size)?).ok()?,
+            logout_on_shutdown: self.read(&key("logout_on_shutdown"), parse::boolean)?,
+            credentials: credentials?,
+        })
+    }
+
+    fn credentials(&mut self, path: &str) -> Option<Credentials> {
+        let key = |key: &str| format!("{path}.{key}");
+        let username = self.maybe(&key("username"), parse::text);
+        let user_type = self.maybe(&key("user_type"), parse::user_type);
+        let password = self.secret(&key("password"));
+        let totp = self.secret(&key("totp_secret"));
+        let token = self.secret(&key("api_token"));
+        let is_set = |reader: &Self, name: &str| reader.value(&key(name)).is_some();
+        match (token, username) {
+            (Some(_), Some(_)) => {
+                self.wrong(&key("username"), "an identity has either a user or an API token");
+                None
+            }
+            (Some(token), None) => Some(Credentials::ApiToken(token)),
+            (None, Some(username)) => {
+                if password.is_none() && !self.is_secret_set(&key("password")) {
+                    self.missing(path, "password_file", "the user has no password");
+                }
+                if !is_set(self, "user_type") {
+                    let why = "the login must name the role that the user really has";
+                    self.missing(path, "user_type", why);
+                }
+                Some(Credentials::Password { username, password: password?, user_type: user_type?, totp })
+            }
+            (None, None) => {
+                if !self.is_secret_set(&key("api_token")) {
+                    self.missing(path, "username", "it has neither a user nor an API token");
+                }
+                None
+            }
+        }
+    }
+
+    fn callers(&mut self, identities: &[Identity]) -> Vec<Caller> {
+        let mut callers = Vec::new();
+        let (mut hashes, mut without_key) = (HashSet::new(), 0);
+        for path in self.names.iter().filter(|path| path.starts_with("callers.")) {
+            let key = |key: &str| format!("{path}.{key}");
+            let hash = self.maybe(&key("api_key_hash"), parse::key_hash);
+            if hash.is_some_and(|hash| !hashes.insert(hash)) {
+                self.wrong(&key("api_key_hash"), "another caller has the same key");
+            }
+            without_key += usize::from(self.value(&key("api_key_hash")).is_none());
+            if without_key > 1 {
+                self.missing(path, "api_key_hash", "one caller without a key is there already");
+                without_key = 1;
+            }
+            let identity = self.maybe(&key("identity"), parse::text);
+            let at = identity.as_ref().map(|name| identities.iter().position(|it| *it.name == **name));
+            if let (Some(None), Some(name)) = (at, &identity) {
+                let known = identities.iter().map(|identity| &*identity.name);
+                let hint = nearest(name, known).map_or_else(
+                    || "there is no such identity".to_owned(),
+                    |nearest| format!("did you mean `{nearest}`?"),
+                );
+                self.wrong(&key("identity"), hint);
+            }
+            callers.push(Caller {
+                name: path.split_once('.').map_or("", |(_, name)| name).into(),
+                identity: at.flatten().unwrap_or_default(),
+                api_key_hash: hash,
+                rate: self.maybe(&key("rate"), parse::optional(parse::rate)).flatten(),
+                burst: self.burst(&key("burst")),
+            });
+        }
+        callers
+    }
+
+    fn burst(&mut self, path: &str) -> Option<NonZeroU32> {
+        let burst = self.maybe(path, parse::count)?;
+        let burst = u32::try_from(burst).ok().and_then(NonZeroU32::new);
+        if burst.is_none() {
+            self.wrong(path, "expected a number from 1 to 4294967295");
+        }
+        burst
+    }
+
+    fn policy(&mut self) -> Policy {
+        let unknown = [("allow", UnknownRoutes::Allow), ("deny", UnknownRoutes::Deny)];
+        let tokens = [("mint", RequestTokenRoutes::Mint), ("deny", RequestTokenRoutes::Deny)];
+        Policy {
+            unknown_routes: self.word("policy.unknown_routes", &unknown).unwrap_or(UnknownRoutes::Deny),
+            request_token_routes: self
+                .word("policy.request_token_routes", &tokens)
+                .unwrap_or(RequestTokenRoutes::Deny),
+            allow_unauthenticated_network: self
+                .read("policy.allow_unauthenticated_network", parse::boolean)
+                .unwrap_or_default(),
+        }
+    }
+
+    fn legacy(&mut self) -> Option<Legacy> {
+        let modes = [("rewrite", LegacyMode::Rewrite), ("reject", LegacyMode::Reject)];
+        Some(Legacy {
+            mode: self.word("legacy.mode", &modes)?,
+            deprecated_since: self.read("legacy.deprecated_since", parse::date)?,
+            sunset: self.read("legacy.sunset", parse::optional(parse::date))?,
+        })
+    }
+
+    fn errors(&mut self) -> Option<Errors> {
+        let modes = [("problem", ErrorMode::Problem), ("passthrough", ErrorMode::Passthrough)];
+        let mut status = BTreeMap::new();
+        let overrides = value_at(self.values, "errors.status").and_then(Value::as_dict);
+        for code in overrides.into_iter().flat_map(Dict::keys) {
+            let read: Option<StatusCode> = self.read(&format!("errors.status.{code}"), parse::status);
+            status.extend(read.map(|read| (code.clone(), read)));
+        }
+        Some(Errors { mode: self.word("errors.mode", &modes)?, status })
+    }
+
+    /// Nobody on the network may use the company's account just by being there.
+    fn check_network(&mut self, server: &Server, callers: &[Caller], policy: &Policy) {
+        let is_open = |listen: &Listen| matches!(listen, Listen::Tcp(at) if !at.ip().is_loopback());
+        let nobody_has_a_key = callers.iter().all(|caller| caller.api_key_hash.is_none());
+        let reachable = server.listen.iter().any(is_open);
+        if reachable && nobody_has_a_key && !policy.allow_unauthenticated_network {
+            self.wrong(
+                "server.listen",
+                "reachable from the network, and no caller has a key: give [callers.NAME] an \
+                 api_key_hash, listen on loopback, or set policy.allow_unauthenticated_network",
+            );
+        }
+        if reachable && nobody_has_a_key && policy.allow_unauthenticated_network {
+            let warning = "everybody on the network can use the account: policy.allow_unauthenticated_network is set";
+            self.warnings.push(warning.into());
+        }
+        let admin_open = server.admin_listen.as_ref().is_some_and(is_open);
+        if admin_open && !self.is_secret_set("server.admin_token") {
+            self.wrong("server.admin_listen", "not loopback, so it needs server.admin_token_file");
+        }
+        for (path, listen) in [
+            ("server.admin_listen", &server.admin_listen),
+            ("server.health_listen", &server.health_listen),
+        ] {
+            if matches!(listen, Some(Listen::Unix(_))) {
+                self.wrong(path, "expected a TCP address");
+            }
+        }
+    }
+
+    /// A secret, if it is set: as a value, or as the name of a file.
+    fn secret(&mut self, path: &str) -> Option<Secret> {
+        let file_path = format!("{path}_file");
+        let file = self.value(&file_path).filter(|value| !is_blank(value));
+        let inline = self.value(path).filter(|value| !is_blank(value));
+        let file_wins = match (inline, file) {
+            (Some(inline), Some(file)) => {
+                let (inline, file) = (self.origins.source(inline), self.origins.source(file));
+                if inline == file {
+                    self.wrong(&file_path, "set either this or the value itself, not both");
+                }
+                file >= inline
+            }
+            (_, file) => file.is_some(),
+        };
+        if !file_wins {
+            return self.maybe(path, parse::text).map(|text| Secret::Inline(text.into()));
+        }
+        let secret = Secret::File(PathBuf::from(self.maybe(&file_path, parse::text)?));
+        if let Err(error) = secret.read() {
+            self.wrong(&file_path, error.to_string());
+            return None;
+        }
+        Some(secret)
+    }
+
+    fn is_secret_set(&self, path: &str) -> bool {
+        let is_set = |path: &str| self.value(path).is_some_and(|value| !is_blank(value));
+        is_set(path) || is_set(&format!("{path}_file"))
+    }
+
+    fn value(&self, path: &str) -> Option<&'a Value> {
+        value_at(self.values, path)
+    }
+
+    /// The value at `path`, which the defaults have in any case.
+    fn read<T>(&mut self, path: &str, parse: impl Fn(&Value) -> Result<T, String>) -> Option<T> {
+        if self.value(path).is_none() {
+            self.wrong(path, "it is missing");
+        }
+        self.maybe(path, parse)
+    }
+
+    /// The value at `path`, if there is one.
+    fn maybe<T>(&mut self, path: &str, parse: impl Fn(&Value) -> Result<T, String>) -> Option<T> {
+        match parse(self.value(path)?) {
+            Ok(value) => Some(value),
+            Err(expected) => {
+                self.wrong(path, expected);
+                None
+            }
+        }
+    }
+
+    fn positive<T: Default + PartialEq>(
+        &mut self,
+        path: &str,
+        parse: impl Fn(&Value) -> Result<T, String>,
+    ) -> Option<T> {
+        let value = self.read(path, parse)?;
+        if value == T::default() {
+            self.wrong(path, "expected more than nothing");
+        }
+        Some(value)
+    }
+
+    fn word<T: Copy>(&mut self, path: &str, words: &[(&str, T)]) -> Option<T> {
+        self.read(path, |value| {
+            let text = parse::text(value)?;
+            let found = words.iter().find(|(word, _)| *word == text);
+            found.map(|(_, meaning)| *meaning).ok_or_else(|| {
+                let known: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+                let hint = nearest(&text, words.iter().map(|(word, _)| *word))
+                    .map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
+                format!("expected {}{hint}", known.join(" or "))
+            })
+        })
+    }
+
+    fn missing(&mut self, section: &str, key: &str, why: &str) {
+        // The section has no place of its own in the texts; its first setting stands for it.
+        let first = value_at(self.values, section).and_then(Value::as_dict).and_then(|values| {
+            values.iter().find_map(|(name, value)| {
+                self.origins.place(&format!("{section}.{name}"), value)
+            })
+        });
+        self.findings.push(Finding {
+            message: format!("[{section}] lacks `{key}`: {why}"),
+            place: first,
+            label: format!("`{key}` is expected beside this"),
+            help: None,
+        });
+    }
+
+    fn wrong(&mut self, path: &str, expected: impl Into<String>) {
+        let place = self.value(path).and_then(|value| self.origins.place(path, value));
+        let (message, label) = match &place {
+            Some(_) => (format!("`{path}` cannot be used"), expected.into()),
+            // A default that is in somebody's way: there is no line to draw.
+            None => (format!("`{path}` cannot be used: {}", expected.into()), String::new()),
+        };
+        self.findings.push(Finding { message, place, label, help: None });
+    }
+}
+
+fn is_blank(value: &Value) -> bool {
+    value.as_str().is_some_and(str::is_empty)
+}
+

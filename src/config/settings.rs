@@ -1,0 +1,221 @@
+//! The names of all settings, and what kind of value each takes.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+/// The annotated reference: what stands there is the default.
+pub(super) const REFERENCE: &str = include_str!("../../config/gateway.toml");
+
+/// A setting.
+#[derive(Debug)]
+pub(super) struct Setting {
+    /// Section and key; `*` stands for a name that the operator chooses.
+    pub(super) path: &'static str,
+    pub(super) kind: Kind,
+}
+
+/// What a setting takes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    Bool,
+    Count,
+    Duration,
+    Size,
+    Text,
+    /// One of these.
+    Word(&'static [&'static str]),
+    Listen,
+    Listens,
+    Url,
+    File,
+    /// Has a second form, `…_file`.
+    Secret,
+    UserType,
+    RefreshAhead,
+    KeyHash,
+    Rate,
+    Status,
+    Date,
+    Filter,
+}
+
+const fn setting(path: &'static str, kind: Kind) -> Setting {
+    Setting { path, kind }
+}
+
+/// All settings, in the order of the reference.
+pub(super) const SETTINGS: &[Setting] = &[
+    setting("server.listen", Kind::Listens),
+    setting("server.admin_listen", Kind::Listen),
+    setting("server.admin_token", Kind::Secret),
+    setting("server.health_listen", Kind::Listen),
+    setting("server.workers", Kind::Count),
+    setting("server.drain_timeout", Kind::Duration),
+    setting("server.header_timeout", Kind::Duration),
+    setting("server.idle_timeout", Kind::Duration),
+    setting("server.max_header_bytes", Kind::Size),
+    setting("server.max_body_bytes", Kind::Size),
+    setting("server.max_connections", Kind::Count),
+    setting("upstream.api_url", Kind::Url),
+    setting("upstream.auth_url", Kind::Url),
+    setting("upstream.ca_file", Kind::File),
+    setting("upstream.http2", Kind::Word(&["auto", "always", "never"])),
+    setting("upstream.connect_timeout", Kind::Duration),
+    setting("upstream.response_timeout", Kind::Duration),
+    setting("upstream.max_connections", Kind::Count),
+    setting("identities.*.username", Kind::Text),
+    setting("identities.*.password", Kind::Secret),
+    setting("identities.*.user_type", Kind::UserType),
+    setting("identities.*.totp_secret", Kind::Secret),
+    setting("identities.*.api_token", Kind::Secret),
+    setting("identities.*.default", Kind::Bool),
+    setting("identities.*.refresh_ahead", Kind::RefreshAhead),
+    setting("identities.*.max_age", Kind::Duration),
+    setting("identities.*.replay_buffer", Kind::Size),
+    setting("identities.*.logout_on_shutdown", Kind::Bool),
+    setting("callers.*.identity", Kind::Text),
+    setting("callers.*.api_key_hash", Kind::KeyHash),
+    setting("callers.*.rate", Kind::Rate),
+    setting("callers.*.burst", Kind::Count),
+    setting("policy.unknown_routes", Kind::Word(&["allow", "deny"])),
+    setting("policy.request_token_routes", Kind::Word(&["mint", "deny"])),
+    setting("policy.allow_unauthenticated_network", Kind::Bool),
+    setting("legacy.mode", Kind::Word(&["rewrite", "reject"])),
+    setting("legacy.deprecated_since", Kind::Date),
+    setting("legacy.sunset", Kind::Date),
+    setting("rate_limit.global", Kind::Rate),
+    setting("rate_limit.headers", Kind::Word(&["ietf", "legacy", "off"])),
+    setting("errors.mode", Kind::Word(&["problem", "passthrough"])),
+    setting("errors.status.*", Kind::Status),
+    setting("audit.stdout", Kind::Bool),
+    setting("telemetry.log", Kind::Filter),
+    setting("telemetry.log_format", Kind::Word(&["auto", "json", "pretty"])),
+];
+
+/// What a path is to us.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Known {
+    /// A setting takes a value there.
+    Setting(&'static Setting),
+    /// The second form of a secret: the name of a file.
+    SecretFile,
+    /// Settings lie below it.
+    Section,
+    /// Nothing.
+    Unknown,
+}
+
+/// Looks a path up.
+pub(super) fn look_up(path: &str) -> Known {
+    for setting in SETTINGS {
+        if matches(setting.path, path) {
+            return Known::Setting(setting);
+        }
+        let file = path.strip_suffix("_file").filter(|_| setting.kind == Kind::Secret);
+        if file.is_some_and(|path| matches(setting.path, path)) {
+            return Known::SecretFile;
+        }
+    }
+    let depth = path.split('.').count();
+    let is_section = |setting: &Setting| {
+        let parents: Vec<_> = setting.path.split('.').collect();
+        parents.len() > depth
+            && parents.iter().zip(path.split('.')).all(|(part, name)| *part == "*" || *part == name)
+    };
+    if SETTINGS.iter().any(is_section) { Known::Section } else { Known::Unknown }
+}
+
+fn matches(pattern: &str, path: &str) -> bool {
+    let (mut parts, mut names) = (pattern.split('.'), path.split('.'));
+    loop {
+        match (parts.next(), names.next()) {
+            (None, None) => return true,
+            (Some(part), Some(name)) if part == "*" || part == name => {}
+            _ => return false,
+        }
+    }
+}
+
+/// The names that may stand where `path` stands: its siblings.
+pub(super) fn siblings(path: &str) -> Vec<String> {
+    let names: Vec<_> = path.split('.').collect();
+    let Some((_, parents)) = names.split_last() else { return Vec::new() };
+    let mut siblings = Vec::new();
+    for setting in SETTINGS {
+        let parts: Vec<_> = setting.path.split('.').collect();
+        let fits = parts.iter().zip(parents).all(|(part, name)| *part == "*" || part == name);
+        if let Some(name) = parts.get(parents.len()).filter(|name| fits && **name != "*") {
+            siblings.push((*name).to_owned());
+            if setting.kind == Kind::Secret {
+                siblings.push(format!("{name}_file"));
+            }
+        }
+    }
+    siblings.dedup();
+    siblings
+}
+
+/// The setting of that name in another section, for those who put it into the wrong one.
+pub(super) fn home_of(name: &str) -> Option<&'static str> {
+    let is_there = |setting: &&Setting| setting.path.rsplit('.').next() == Some(name);
+    SETTINGS.iter().find(is_there).map(|setting| setting.path)
+}
+
+/// What the reference says about each setting, by path.
+pub(super) static DOCUMENTATION: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
+    let (mut texts, mut section, mut text) = (BTreeMap::new(), String::new(), String::new());
+    for line in REFERENCE.lines() {
+        let line = uncommented(line);
+        if let Some(prose) = line.strip_prefix("# ") {
+            text = if text.is_empty() { prose.to_owned() } else { format!("{text} {prose}") };
+        } else if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            name.clone_into(&mut section);
+            text.clear();
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            texts.insert(generic(&format!("{section}.{key}")), std::mem::take(&mut text));
+        } else {
+            text.clear();
+        }
+    }
+    texts
+});
+
+/// The examples of the reference, as if they were no comments.
+pub(super) static EXAMPLES: LazyLock<String> = LazyLock::new(|| {
+    REFERENCE.lines().filter(|line| is_example(line)).map(|line| uncommented(line).to_owned() + "\n").collect()
+});
+
+fn is_example(line: &str) -> bool {
+    let second = line.strip_prefix('#').and_then(|rest| rest.chars().next());
+    second.is_some_and(|c| c == '[' || c.is_ascii_alphanumeric())
+}
+
+fn uncommented(line: &str) -> &str {
+    if is_example(line) { line.get(1..).unwrap_or_default() } else { line }
+}
+
+/// The path with `*` for a name that the operator chooses, and without the second form of a secret.
+pub(super) fn generic(path: &str) -> String {
+    let plain = path.strip_suffix("_file").unwrap_or(path);
+    let found = SETTINGS.iter().find(|setting| {
+        matches(setting.path, path) || setting.kind == Kind::Secret && matches(setting.path, plain)
+    });
+    found.map_or_else(|| path.to_owned(), |setting| setting.path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_is_documented_and_everything_documented_is_a_setting() {
+        let settings: Vec<_> = SETTINGS.iter().map(|setting| setting.path.to_owned()).collect();
+        let documented: Vec<_> = DOCUMENTATION.keys().cloned().collect();
+
+        let mut sorted = settings.clone();
+        sorted.sort();
+        assert_eq!(documented, sorted);
+        for (path, text) in &*DOCUMENTATION {
+            assert!(text.len() > 10 && text.ends_with('.'), "{path}: {text:?}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Refuses what can be read in more than one way, what is too large, and what goes in circles.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Version, header};
+
+use super::{Answer, Middleware, Next};
+use crate::{
+    config,
+    exchange::Exchange,
+    message::Request,
+    problem::{Kind, PSEUDONYM, Problem},
+};
+
+/// The first look at a request, before anybody asks who sent it.
+#[derive(Debug)]
+pub struct Admit {
+    max_body_bytes: Option<u64>,
+}
+
+impl Admit {
+    /// Admits what fits `config`.
+    pub fn new(config: &config::Server) -> Self {
+        Self { max_body_bytes: config.max_body_bytes }
+    }
+}
+
+impl Middleware for Admit {
+    async fn handle<N: Next>(
+        &self,
+        exchange: &Arc<Exchange>,
+        request: Request,
+        next: &N,
+    ) -> Answer {
+        if let Some(refusal) = exchange.take_refusal() {
+            return Err(refusal);
+        }
+        check_head(&request)?;
+        let Some(limit) = self.max_body_bytes else { return next.run(exchange, request).await };
+        if http_body::Body::size_hint(request.body()).lower() > limit {
+            return Err(too_large(limit));
+        }
+        next.run(exchange, request.map(|body| body.limited(limit))).await
+    }
+}
+
+/// The body has more bytes than `limit`.
+pub(super) fn too_large(limit: u64) -> Problem {
+    Problem::new(Kind::TooLarge, "The request's body is larger than the gateway accepts.")
+        .member("limit_bytes", limit)
+}
+
+/// What the listener cannot see, or cannot see in HTTP/2.
+fn check_head(request: &Request) -> Result<(), Problem> {
+    let headers = request.headers();
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return Err(Problem::new(Kind::MethodRefused, "The gateway relays neither CONNECT nor TRACE."));
+    }
+    // `-` and `_` are one character to a server that puts fields into its environment.
+    if headers.keys().any(|name| name.as_str().contains('_')) {
+        return Err(malformed("A header field name contains an underscore."));
+    }
+    if headers.get(header::EXPECT).is_some_and(|it| !it.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        return Err(Problem::new(Kind::ExpectationFailed, "The only expectation that can be met is `100-continue`."));
+    }
+    if request.version() == Version::HTTP_2 && disagrees_with_authority(request) {
+        return Err(malformed("The request names two different hosts."));
+    }
+    if has_been_here(headers) {
+        return Err(Problem::new(
+            Kind::LoopDetected,
+            "The request has come through this gateway before: an upstream URL points back to it.",
+        ));
+    }
+    Ok(())
+}
+
+fn disagrees_with_authority(request: &Request) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let Some(authority) = request.uri().authority() else { return hosts.count() > 1 };
+    hosts.any(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()))
+}
+
+fn has_been_here(headers: &HeaderMap) -> bool {
+    let hops = headers.get_all(header::VIA).iter().filter_map(|via| via.to_str().ok());
+    hops.flat_map(|via| via.split(','))
+        .any(|hop| hop.split_whitespace().nth(1).is_some_and(|by| by.eq_ignore_ascii_case(PSEUDONYM)))
+}
+
+fn malformed(detail: &'static str) -> Problem {
+    Problem::new(Kind::Malformed, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+    use crate::middleware::testing::{api, exchange, request};
+
+    #[track_caller]
+    async fn check(edit: impl FnOnce(&mut Request), expected: Result<StatusCode, Kind>) {
+        let admit = Admit { max_body_bytes: Some(4) };
+        let mut request = request();
+        edit(&mut request);
+
+        let answer = admit.handle(&exchange(), request, &api(StatusCode::OK)).await;
+
+        assert_eq!(answer.map(|a| a.status()).map_err(|problem| problem.kind()), expected);
+    }
+
+    fn with(name: &'static str, value: &'static str) -> impl FnOnce(&mut Request) {
+        move |request| {
+            request.headers_mut().append(name, http::HeaderValue::from_static(value));
+        }
+    }
+
+    #[tokio::test]
+    async fn only_what_can_be_read_in_one_way_is_admitted() {
+        check(|_| (), Ok(StatusCode::OK)).await;
+        check(with("x_forwarded_for", "1"), Err(Kind::Malformed)).await;
+        check(with("expect", "100-Continue"), Ok(StatusCode::OK)).await;
+        check(with("expect", "the-unexpected"), Err(Kind::ExpectationFailed)).await;
+        check(|r| *r.method_mut() = Method::TRACE, Err(Kind::MethodRefused)).await;
+        check(|r| *r.body_mut() = bytes::Bytes::from("12345").into(), Err(Kind::TooLarge)).await;
+    }
+
+    #[tokio::test]
+    async fn a_request_that_has_been_here_is_a_loop() {
+        check(with("via", "1.0 fred, 1.1 example.com"), Ok(StatusCode::OK)).await;
+        check(with("via", "1.0 fred, 1.1 Amove-Gateway (x)"), Err(Kind::LoopDetected)).await;
+    }
+}

@@ -1,0 +1,73 @@
+//! Finds out who is calling.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::{Answer, Middleware, Next};
+use crate::{
+    caller::{Callers, Unknown},
+    exchange::Exchange,
+    message::Request,
+    problem::{Kind, Problem},
+};
+
+/// The header field for callers whose `Authorization` is taken.
+pub(super) const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// Lets callers pass that we know.
+#[derive(Debug)]
+pub struct Authenticate {
+    callers: Arc<Callers>,
+}
+
+impl Authenticate {
+    /// Knows `callers`.
+    pub fn new(callers: &Arc<Callers>) -> Self {
+        Self { callers: Arc::clone(callers) }
+    }
+}
+
+impl Middleware for Authenticate {
+    async fn handle<N: Next>(
+        &self,
+        exchange: &Arc<Exchange>,
+        request: Request,
+        next: &N,
+    ) -> Answer {
+        let known = presented(request.headers())
+            .and_then(|key| self.callers.recognise(key, &exchange.peer))
+            .map_err(stranger)?;
+        exchange.set_caller(known);
+        next.run(exchange, request).await
+    }
+}
+
+/// The key that a request presents. One that presents several presents none that counts.
+fn presented(headers: &HeaderMap) -> Result<Option<&[u8]>, Unknown> {
+    let keys = headers.get_all(API_KEY).iter().map(|key| Ok(key.as_bytes()));
+    let bearers = headers.get_all(header::AUTHORIZATION).iter().map(|value| bearer(value.as_bytes()));
+    let mut presented = keys.chain(bearers);
+    let first = presented.next().transpose()?;
+    if presented.next().is_some() { Err(Unknown::Wrong) } else { Ok(first) }
+}
+
+fn bearer(value: &[u8]) -> Result<&[u8], Unknown> {
+    match value.split_at_checked(7) {
+        Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => Ok(key.trim_ascii()),
+        _ => Err(Unknown::Wrong),
+    }
+}
+
+/// The same answer whatever was wrong.
+fn stranger(unknown: Unknown) -> Problem {
+    Problem::new(
+        Kind::Unauthenticated,
+        "The gateway does not know who is calling; send your key as `X-Api-Key`.",
+    )
+    .header(
+        header::WWW_AUTHENTICATE,
+        HeaderValue::from_static(r#"Bearer realm="amove-gateway""#),
+    )
+    .caused_by(unknown)
+}

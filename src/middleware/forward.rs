@@ -1,0 +1,145 @@
+//! Headers for the API; one attempt, within its time.
+
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderValue, Method, header};
+use http_body::Body as _;
+use tokio::time::timeout;
+
+use super::{Answer, Next, receive::VIA, sanitise::sanitise_answer};
+use crate::{
+    config,
+    exchange::{Exchange, REQUEST_ID},
+    message::{BoxError, Malformed, Request, TooLarge},
+    problem::{Kind, Problem},
+    upstream::{self, Upstream},
+};
+
+/// The end of the way.
+#[derive(Debug)]
+pub struct Forward {
+    upstream: Upstream,
+    response_timeout: Duration,
+}
+
+impl Forward {
+    /// Sends over `upstream`, and waits as long as `config` says.
+    pub fn new(upstream: Upstream, config: &config::Upstream) -> Self {
+        Self { upstream, response_timeout: config.response_timeout }
+    }
+
+    /// Waits for a response as long as the request still makes progress, and then once more.
+    async fn send(&self, exchange: &Exchange, request: Request) -> Answer {
+        let host = exchange.destination()?.host();
+        let mut sending = pin!(self.upstream.send(host, request));
+        let mut sent = exchange.bytes_in();
+        loop {
+            if let Ok(response) = timeout(self.response_timeout, sending.as_mut()).await {
+                return Ok(response?);
+            }
+            let progress = exchange.bytes_in();
+            if progress == sent {
+                return Err(timed_out());
+            }
+            sent = progress;
+        }
+    }
+}
+
+impl Next for Forward {
+    async fn run(&self, exchange: &Arc<Exchange>, request: Request) -> Answer {
+        let request = prepare(exchange, request).await?;
+        let started = Instant::now();
+
+        let answer = self.send(exchange, request).await;
+
+        let status = answer.as_ref().ok().map(http::Response::status);
+        exchange.attempted(status, started.elapsed());
+        let mut response = answer?;
+        sanitise_answer(response.headers_mut());
+        // Answers hold credentials and personal data (contract section 8.1).
+        let no_store = HeaderValue::from_static("no-store");
+        response.headers_mut().entry(header::CACHE_CONTROL).or_insert(no_store);
+        Ok(response)
+    }
+}
+
+/// Makes of what the caller sent what the API receives: its target as it came, framed anew.
+async fn prepare(exchange: &Exchange, request: Request) -> Result<Request, Problem> {
+    let (mut parts, mut body) = request.into_parts();
+    // Of a target in absolute form only the path and the query are the API's business.
+    if parts.uri.scheme().is_some() {
+        parts.uri = parts.uri.path_and_query().cloned().map(Into::into).unwrap_or_default();
+    }
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        // Nothing leaves before the body has shown that it is well framed.
+        body = body.begun().await.map_err(body_broke_off)?;
+    }
+    if body.is_end_stream() && matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
+        // Servers refuse these methods without a length (contract section 4.1).
+        parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    parts.headers.insert(header::VIA, VIA);
+    parts.headers.insert(REQUEST_ID, exchange.id.clone());
+    Ok(Request::from_parts(parts, body))
+}
+
+fn timed_out() -> Problem {
+    Problem::new(
+        Kind::UpstreamTimeout,
+        "Amove did not answer in time; whether the request took effect is not known.",
+    )
+}
+
+impl From<upstream::Error> for Problem {
+    fn from(error: upstream::Error) -> Self {
+        use upstream::Error;
+        let unreachable = "Amove cannot be reached; the request did not leave the gateway.";
+        let problem = match error {
+            Error::RequestBody(error) => return body_broke_off(error.into()),
+            Error::ConnectTimeout { .. } => {
+                Self::new(Kind::UpstreamTimeout, unreachable).retry_after(Duration::from_secs(5))
+            }
+            Error::Roots(_) | Error::Connect { .. } => {
+                Self::new(Kind::UpstreamUnreachable, unreachable).retry_after(Duration::from_secs(5))
+            }
+            Error::Exhausted { .. } => {
+                Self::new(Kind::Overloaded, "All connections to Amove are in use.")
+                    .retry_after(Duration::from_secs(1))
+            }
+            Error::Broken(_) => Self::new(
+                Kind::UpstreamUnreachable,
+                "Amove broke the connection off; whether the request took effect is not known.",
+            ),
+            Error::Ambiguous(_) => Self::new(
+                Kind::UpstreamMalformed,
+                "Amove's answer can be read in more than one way, so it was not passed on.",
+            ),
+        };
+        problem.caused_by(error)
+    }
+}
+
+/// The request's body did not come to its end: too large, malformed, or the caller has left.
+pub(super) fn body_broke_off(error: BoxError) -> Problem {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&*error);
+    while let Some(link) = cause {
+        if link.is::<TooLarge>() {
+            let detail = "The request's body is larger than the gateway accepts.";
+            return Problem::new(Kind::TooLarge, detail);
+        }
+        if let Some(malformed) = link.downcast_ref::<Malformed>() {
+            return Problem::new(Kind::Malformed, malformed.to_string());
+        }
+        cause = match link.downcast_ref::<std::io::Error>() {
+            // What an I/O error carries is not its source but what its source is asked for.
+            Some(carrier) => carrier.get_ref().map(|inner| inner as _),
+            None => link.source(),
+        };
+    }
+    Problem::new(Kind::Malformed, "The request's body broke off.").caused_by(error)
+}

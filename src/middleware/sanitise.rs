@@ -1,0 +1,179 @@
+//! Takes away what a caller must not tell the API.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, header};
+
+use super::{Answer, Middleware, Next};
+use crate::{exchange::Exchange, message::Request};
+
+/// Stands above every layer that adds a field, so that no caller can have ours removed by naming
+/// it in `Connection`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sanitise;
+
+impl Middleware for Sanitise {
+    async fn handle<N: Next>(
+        &self,
+        exchange: &Arc<Exchange>,
+        mut request: Request,
+        next: &N,
+    ) -> Answer {
+        remove_named_by_connection(request.headers_mut());
+        remove(request.headers_mut(), |name| {
+            is_hop_by_hop(name) || belongs_to_the_caller(name) || overrides_the_request(name)
+        });
+        next.run(exchange, request).await
+    }
+}
+
+/// Takes away from an answer what was meant for us (RFC 9110 section 7.6.1).
+pub(super) fn sanitise_answer(headers: &mut HeaderMap) {
+    remove_named_by_connection(headers);
+    // A cookie would be the service identity's, and callers' cookies do not go up again.
+    remove(headers, |name| {
+        is_hop_by_hop(name) || matches!(name, "set-cookie" | "alt-svc" | "x-request-id")
+    });
+}
+
+fn remove_named_by_connection(headers: &mut HeaderMap) {
+    if !headers.contains_key(header::CONNECTION) {
+        return;
+    }
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+fn remove(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    // Most requests have none or one of these, so the list seldom allocates twice.
+    let unwanted: Vec<HeaderName> =
+        headers.keys().filter(|name| unwanted(name.as_str())).cloned().collect();
+    for name in unwanted {
+        headers.remove(name);
+    }
+}
+
+/// Meant for the next hop only, or framing: messages are framed anew.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+            | "expect"
+    ) || name.starts_with("proxy-")
+}
+
+/// Credentials of the caller, and what it or a proxy says about where it is.
+fn belongs_to_the_caller(name: &str) -> bool {
+    matches!(
+        name,
+        "authorization"
+            | "cookie"
+            | "cookie2"
+            | "x-api-key"
+            | "host"
+            | "content-length"
+            | "forwarded"
+            | "via"
+            | "x-real-ip"
+            | "x-client-ip"
+            | "true-client-ip"
+            | "client-cert"
+            | "client-cert-chain"
+            | "traceparent"
+            | "tracestate"
+            | "baggage"
+    ) || name.starts_with("x-forwarded-")
+}
+
+/// What some servers take for another method or path than the one that was judged.
+fn overrides_the_request(name: &str) -> bool {
+    matches!(
+        name,
+        "x-http-method"
+            | "x-http-method-override"
+            | "x-method-override"
+            | "x-original-url"
+            | "x-original-uri"
+            | "x-original-host"
+            | "x-rewrite-url"
+            | "x-host"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, StatusCode};
+
+    use super::*;
+    use crate::{
+        message::{Body, Response},
+        middleware::testing::{answering, exchange, request},
+    };
+
+    /// The names that are left of `given`.
+    async fn left_of(given: &[(&'static str, &'static str)]) -> Vec<String> {
+        let mut request = request();
+        for (name, value) in given {
+            request.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        let echo = answering(|request| {
+            let mut response = Response::new(Body::empty());
+            *response.headers_mut() = request.headers().clone();
+            Ok(response)
+        });
+
+        let response = Sanitise.handle(&exchange(), request, &echo).await.unwrap();
+
+        assert_eq!(response.status(), StatusCode::OK);
+        response.headers().keys().map(ToString::to_string).collect()
+    }
+
+    #[tokio::test]
+    async fn what_describes_the_content_passes_and_what_describes_the_caller_does_not() {
+        let given = [
+            ("accept", "*/*"),
+            ("content-type", "application/json"),
+            ("authorization", "Bearer x"),
+            ("cookie", "a=b"),
+            ("x-api-key", "k"),
+            ("forwarded", "for=1"),
+            ("x-forwarded-for", "1"),
+            ("x-forwarded-host", "h"),
+            ("proxy-authorization", "x"),
+            ("te", "trailers"),
+            ("expect", "100-continue"),
+            ("content-length", "0"),
+            ("x-http-method-override", "DELETE"),
+            ("x-original-url", "/admin"),
+            ("x-own", "kept"),
+        ];
+
+        assert_eq!(left_of(&given).await, ["accept", "content-type", "x-own"]);
+    }
+
+    #[tokio::test]
+    async fn what_connection_names_is_meant_for_us_only() {
+        let given = [
+            ("connection", "close, X-Secret , ,bad name"),
+            ("connection", "x-other"),
+            ("x-secret", "1"),
+            ("x-other", "2"),
+            ("x-own", "3"),
+        ];
+
+        assert_eq!(left_of(&given).await, ["x-own"]);
+    }
+}

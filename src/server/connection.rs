@@ -1,0 +1,257 @@
+//! One connection: its protocol, its requests, its end.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    sync::atomic::Ordering,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::{Frame, SizeHint};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+
+use super::{
+    wire::{Guard, Handle, Protocol, REFUSED, Refusal, Sniffed},
+    worker::{Care, Watched},
+};
+use crate::{
+    caller::Peer,
+    exchange::Arrival,
+    message::{Body, BoxError, Malformed},
+    problem::{Kind, Problem},
+};
+
+/// Requests that may be under way at once on one HTTP/2 connection.
+const STREAMS: u32 = 256;
+
+/// Serves what comes on `stream` until it ends.
+pub(super) async fn serve(
+    care: &Care,
+    stream: Stream,
+    peer: Peer,
+    watched: &Watched,
+) -> Result<(), BoxError> {
+    let config = &care.edge.config;
+    let guard = Guard::new(stream, config.max_header_bytes, watched.handle.clone());
+    let Sniffed { guard, protocol } = tokio::select! {
+        sniffed = guard.sniff() => sniffed?,
+        // Nothing has been asked yet, so nothing is lost.
+        () = care.edge.draining.cancelled() => return Ok(()),
+    };
+    let service = service_fn(|request: http::Request<Incoming>| {
+        let is_refused = request.method() == REFUSED;
+        let refusal = is_refused.then(|| refused(watched.handle.take_verdict()));
+        // What was refused is no exchange to the guard: it is how a connection ends.
+        let open = (!is_refused).then(|| Open::new(&watched.handle));
+        let request = request.map(|body| Body::from(body).explained(explain));
+        let answer = care.gateway.answer(request, Arrival { peer: peer.clone(), refusal });
+        async move { answer.await.map(|response| response.map(|body| Sending { body, _open: open })) }
+    });
+    match protocol {
+        Protocol::Http1 => {
+            let connection = http1::Builder::new()
+                .header_read_timeout(None) // the guard's business
+                .max_buf_size(config.max_header_bytes.saturating_add(MARGIN))
+                .serve_connection(guard, service);
+            let mut connection = pin!(connection);
+            let mut told = false;
+            poll_fn(|cx| {
+                match orders(care, watched, cx) {
+                    Orders::Abandon => return Poll::Ready(Ok(())),
+                    Orders::Finish if !std::mem::replace(&mut told, true) => {
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    Orders::Finish | Orders::GoOn => {}
+                }
+                connection.as_mut().poll(cx)
+            })
+            .await?;
+        }
+        Protocol::Http2 => {
+            let header_list = u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX);
+            let connection = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(STREAMS)
+                .max_header_list_size(header_list)
+                .serve_connection(guard, service);
+            let mut connection = pin!(connection);
+            let mut told = false;
+            poll_fn(|cx| {
+                let overdue = watched.handle.is_expired();
+                match orders(care, watched, cx) {
+                    Orders::Abandon => return Poll::Ready(Ok(())),
+                    Orders::GoOn if !overdue => {}
+                    Orders::Finish | Orders::GoOn if !std::mem::replace(&mut told, true) => {
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    Orders::Finish | Orders::GoOn => {}
+                }
+                connection.as_mut().poll(cx)
+            })
+            .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Room in hyper's buffer beyond the largest head: part of the body may come with it.
+const MARGIN: usize = 16 * 1024;
+
+/// What a connection is to do besides serving; whoever changes it wakes `cx`.
+fn orders(care: &Care, watched: &Watched, cx: &Context<'_>) -> Orders {
+    watched.waker.register(cx.waker());
+    if watched.abandoned.load(Ordering::Relaxed) {
+        Orders::Abandon
+    } else if care.edge.draining.is_cancelled() {
+        Orders::Finish
+    } else {
+        Orders::GoOn
+    }
+}
+
+/// See [`orders`].
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Orders {
+    GoOn,
+    /// End with the present exchange.
+    Finish,
+    /// End now: the client does not even react to being told.
+    Abandon,
+}
+
+/// What the guard found, where it is the guard that broke a body off.
+fn explain(error: BoxError) -> BoxError {
+    match Refusal::behind(&*error) {
+        Some(refusal) => Malformed(refusal.to_string()).into(),
+        None => error,
+    }
+}
+
+/// What the caller of a refused message is told.
+fn refused(verdict: Option<Refusal>) -> Problem {
+    let Some(refusal) = verdict else {
+        return Problem::new(Kind::MethodRefused, "The gateway does not relay this method.");
+    };
+    let kind = match refusal.status() {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Kind::HeadTooLarge,
+        StatusCode::URI_TOO_LONG => Kind::TargetTooLong,
+        StatusCode::REQUEST_TIMEOUT => Kind::RequestTimeout,
+        _ => Kind::Malformed,
+    };
+    Problem::new(kind, refusal.to_string())
+}
+
+/// An exchange that is under way on a connection, until its answer is sent or given up.
+struct Open(Handle);
+
+impl Open {
+    fn new(handle: &Handle) -> Self {
+        handle.opened();
+        Self(handle.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.closed();
+    }
+}
+
+/// A body that keeps its exchange open while it is being sent.
+struct Sending {
+    body: Body,
+    _open: Option<Open>,
+}
+
+impl http_body::Body for Sending {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An accepted stream.
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! One thread: accepts connections and looks after them.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::task::AtomicWaker;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    runtime::{Builder, Runtime},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    connection::{self, Stream},
+    listener::Listener,
+    wire::{Handle, Patience, Ticks},
+};
+use crate::{caller::Peer, config, middleware::receive::Gateway};
+
+/// How fine time is where it guards connections: coarse enough to cost nothing.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How long a worker rests after it could not accept: the reason is seldom gone at once.
+const REST: Duration = Duration::from_millis(100);
+
+/// What all workers share.
+#[derive(Debug)]
+pub(super) struct Edge {
+    /// How connections are served.
+    pub(super) config: config::Server,
+    /// Connections that are open.
+    pub(super) open: AtomicUsize,
+    /// A permit for each connection that may still come; the rest wait in the system's queue.
+    room: Arc<Semaphore>,
+    /// Cancelled when the drain begins.
+    pub(super) draining: CancellationToken,
+}
+
+impl Edge {
+    pub(super) fn new(config: &config::Server) -> Self {
+        Self {
+            config: config.clone(),
+            open: AtomicUsize::new(0),
+            room: Arc::new(Semaphore::new(config.max_connections)),
+            draining: CancellationToken::new(),
+        }
+    }
+
+    /// From now on no connection is accepted, and each one ends with its present exchange.
+    pub(super) fn drain(&self) {
+        self.draining.cancel();
+        // Whoever waits for room gets an error instead, which ends its loop.
+        self.room.close();
+    }
+}
+
+/// A thread's worth of gateway.
+pub(super) struct Worker {
+    runtime: Runtime,
+    listeners: Vec<Listener>,
+    care: Arc<Care>,
+}
+
+/// What a worker knows of its connections.
+pub(super) struct Care {
+    pub(super) edge: Arc<Edge>,
+    pub(super) gateway: Gateway,
+    pub(super) ticks: Arc<Ticks>,
+    connections: Mutex<HashMap<u64, Arc<Watched>>>,
+}
+
+/// A connection, as its worker sees it.
+pub(super) struct Watched {
+    pub(super) handle: Handle,
+    /// Wakes the task that serves it.
+    pub(super) waker: AtomicWaker,
+    /// It is to end at once.
+    pub(super) abandoned: AtomicBool,
+}
+
+impl Worker {
+    pub(super) fn new(
+        edge: Arc<Edge>,
+        gateway: Gateway,
+        listeners: Vec<Listener>,
+    ) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (ticks, connections) = (Arc::default(), Mutex::default());
+        let care = Arc::new(Care { edge, gateway, ticks, connections });
+        Ok(Self { runtime, listeners, care })
+    }
+
+    /// Serves until it has drained, which it says to `drained`, or is `stopped`.
+    pub(super) fn run(self, drained: oneshot::Sender<()>, stopped: oneshot::Receiver<()>) {
+        let Self { runtime, listeners, care } = self;
+        runtime.block_on(async {
+            for listener in listeners {
+                let accepted = accept(listener, Arc::clone(&care));
+                tokio::spawn(async move {
+                    if let Err(error) = accepted.await {
+                        tracing::error!(error = error.to_string(), "a listener has failed");
+                    }
+                });
+            }
+            tokio::select! {
+                () = sweep(&care) => {}
+                _ = stopped => {}
+            }
+        });
+        // Nobody waits any more if the drain ran out of time.
+        let _ = drained.send(());
+        // A name look-up that hangs must not keep the process.
+        runtime.shutdown_background();
+    }
+}
+
+/// Accepts connections, one after the other, while there is room.
+async fn accept(listener: Listener, care: Arc<Care>) -> io::Result<()> {
+    let listener = match listener {
+        Listener::Tcp(listener) => Accepting::Tcp(TcpListener::from_std(listener)?),
+        Listener::Unix(listener) => Accepting::Unix(UnixListener::from_std(listener)?),
+    };
+    loop {
+        let Ok(permit) = Arc::clone(&care.edge.room).acquire_owned().await else { return Ok(()) };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = care.edge.draining.cancelled() => return Ok(()),
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                tokio::spawn(serve(Arc::clone(&care), stream, peer, permit));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(error = error.to_string(), "connection not accepted");
+                sleep(REST).await;
+            }
+        }
+    }
+}
+
+/// Serves one connection and keeps account of it.
+async fn serve(care: Arc<Care>, stream: Stream, peer: Peer, permit: OwnedSemaphorePermit) {
+    let handle = Handle::new(Arc::clone(&care.ticks));
+    let watched = Arc::new(Watched { handle, waker: AtomicWaker::new(), abandoned: AtomicBool::new(false) });
+    let _account = Account::open(&care, &watched, permit);
+    if let Err(error) = connection::serve(&care, stream, peer, &watched).await {
+        tracing::debug!(error, "connection ended");
+    }
+}
+
+/// Looks after the connections, a few times a second; returns when the last one has drained.
+async fn sweep(care: &Care) {
+    let ticks = |time: Duration| u32::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
+    let config = &care.edge.config;
+    let patience = Patience {
+        header: ticks(config.header_timeout).max(1),
+        idle: ticks(config.idle_timeout).max(1),
+    };
+    let mut interval = interval(TICK);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        care.ticks.advance();
+        let connections = care.connections();
+        for connection in connections.values() {
+            if connection.handle.overdue(care.ticks.now(), patience).is_some() {
+                // Once it is told to end; the second time, its client does not listen.
+                let was_told = connection.handle.is_expired();
+                connection.abandoned.store(was_told, Ordering::Relaxed);
+                connection.handle.expire();
+                connection.waker.wake();
+            }
+        }
+        if care.edge.draining.is_cancelled() {
+            if connections.is_empty() {
+                return;
+            }
+            connections.values().for_each(|connection| connection.waker.wake());
+        }
+    }
+}
+
+impl Care {
+    /// Nothing can panic while this lock is held.
+    fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<Watched>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place in the books, given back however it ends.
+struct Account<'a> {
+    care: &'a Care,
+    number: u64,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl<'a> Account<'a> {
+    fn open(care: &'a Care, watched: &Arc<Watched>, permit: OwnedSemaphorePermit) -> Self {
+        care.edge.open.fetch_add(1, Ordering::Relaxed);
+        // Unique while the connection lives: no other can have that address.
+        let number = Arc::as_ptr(watched).addr() as u64;
+        care.connections().insert(number, Arc::clone(watched));
+        Self { care, number, _permit: permit }
+    }
+}
+
+impl Drop for Account<'_> {
+    fn drop(&mut self) {
+        self.care.connections().remove(&self.number);
+        self.care.edge.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+enum Accepting {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Accepting {
+    async fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                // Answers are written whole, so waiting for more to send only costs time.
+                stream.set_nodelay(true)?;
+                Ok((Stream::Tcp(stream), Peer::Tcp(address)))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let uid = stream.peer_cred().ok().map(|peer| peer.uid());
+                Ok((Stream::Unix(stream), Peer::Unix { uid }))
+            }
+        }
+    }
+}
+
+/// The client has gone before it was accepted: no reason to rest.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::InvalidInput
+    )
+}

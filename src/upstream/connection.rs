@@ -1,0 +1,121 @@
+//! One connection to the API, polled by whoever is using it.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Weak,
+    task::{Context, Poll},
+};
+
+use hyper::{
+    body::Incoming,
+    client::conn::{TrySendError, http1},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+
+use super::{Error, pool::Pool, tls::Stream};
+use crate::message::{Body, Drive, Request, Response};
+
+/// What an attempt on one connection ended with, if not with a response.
+pub(super) enum Failed {
+    /// Nothing was written: the request can go elsewhere.
+    Unsent(Box<Request>),
+    /// It cannot be known what the API received.
+    Lost(Error),
+}
+
+impl From<TrySendError<Request>> for Failed {
+    fn from(mut error: TrySendError<Request>) -> Self {
+        match error.take_message() {
+            Some(request) => Self::Unsent(Box::new(request)),
+            None => Self::Lost(error.into_error().into()),
+        }
+    }
+}
+
+impl From<hyper::Error> for Error {
+    fn from(error: hyper::Error) -> Self {
+        if error.is_user() { Self::RequestBody(error) } else { Self::Broken(error) }
+    }
+}
+
+/// A connection that speaks HTTP/1.1: one exchange at a time.
+pub(super) struct Connection {
+    sender: http1::SendRequest<Body>,
+    driver: http1::Connection<TokioIo<Stream>, Body>,
+    /// When it was last put aside.
+    pub(super) idle_since: Instant,
+    /// Where it belongs, and its right to be in use.
+    lease: Option<(Weak<Pool>, OwnedSemaphorePermit)>,
+}
+
+impl Connection {
+    /// Begins to speak HTTP/1.1 on `stream`.
+    pub(super) async fn begin(stream: Stream) -> Result<Box<Self>, hyper::Error> {
+        let (sender, driver) =
+            http1::Builder::new().handshake(TokioIo::new(stream)).await?;
+        Ok(Box::new(Self { sender, driver, idle_since: Instant::now(), lease: None }))
+    }
+
+    /// Whether it can take a request: notices that the API has closed it meanwhile.
+    pub(super) fn is_alive(&mut self, cx: &mut Context<'_>) -> bool {
+        self.poll(cx).is_pending() && self.sender.is_ready()
+    }
+
+    /// Sends `request` and waits for the response's head.
+    pub(super) async fn exchange(
+        mut self: Box<Self>,
+        request: Request,
+    ) -> Result<(http::Response<Incoming>, Box<Self>), Failed> {
+        let mut response = pin!(self.sender.try_send_request(request));
+        let received = poll_fn(|cx| {
+            // Where the connection ends, the response tells why.
+            let _ = Pin::new(&mut self.driver).poll(cx);
+            response.as_mut().poll(cx)
+        })
+        .await?;
+        Ok((received, self))
+    }
+
+    /// Hands `response` over. When its body has been read, the connection goes back to `pool`.
+    pub(super) fn deliver(
+        mut self: Box<Self>,
+        response: http::Response<Incoming>,
+        pool: Weak<Pool>,
+        permit: OwnedSemaphorePermit,
+    ) -> Response {
+        self.lease = Some((pool, permit));
+        response.map(|body| Body::driven(body, Box::into_pin(self)))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.driver).poll(cx).map(drop)
+    }
+}
+
+impl Drive for Connection {
+    fn poll_drive(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll(cx)
+    }
+
+    fn release(self: Pin<Box<Self>>) {
+        let mut connection = Pin::into_inner(self);
+        if let Some((pool, _permit)) = connection.lease.take()
+            && let Some(pool) = pool.upgrade()
+        {
+            pool.put_aside(connection);
+        }
+    }
+}
+
+/// An exchange on a connection that many share: it only holds its right to be under way.
+pub(super) struct Multiplexed(pub(super) OwnedSemaphorePermit);
+
+impl Drive for Multiplexed {
+    fn poll_drive(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+
+    fn release(self: Pin<Box<Self>>) {}
+}

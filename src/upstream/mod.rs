@@ -1,0 +1,144 @@
+//! The way to the API: two hosts, and no other can be named.
+
+use std::{io, sync::Arc, time::Duration};
+
+use http::header;
+
+use crate::{
+    config,
+    message::{BoxError, Request, Response},
+};
+
+mod connection;
+mod pool;
+mod tls;
+
+use pool::Pool;
+
+/// Which of the two hosts of the API (contract section 2).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Host {
+    /// `api.amove.io`: everything but logins.
+    Api,
+    /// `auth.amove.io`: `/api/authentication/*` only.
+    Auth,
+}
+
+/// The way to both hosts of the API. Cloning it shares the connections.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    api: Arc<Pool>,
+    auth: Arc<Pool>,
+}
+
+impl Upstream {
+    /// Prepares the way that `config` describes; connects when it is first used.
+    ///
+    /// `sharers` is how many of these there will be: each has its share of
+    /// `upstream.max_connections`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Roots`] when `upstream.ca_file` or the system's trust roots cannot be used.
+    pub fn new(config: &config::Upstream, sharers: usize) -> Result<Self, Error> {
+        let tls = tls::Tls::new(config).map_err(Error::Roots)?;
+        Ok(Self {
+            api: Arc::new(Pool::new(config, &config.api_url, tls.clone(), sharers)),
+            auth: Arc::new(Pool::new(config, &config.auth_url, tls, sharers)),
+        })
+    }
+
+    /// The same way with connections of its own: each worker has one.
+    #[must_use]
+    pub fn sibling(&self) -> Self {
+        Self { api: Arc::new(self.api.sibling()), auth: Arc::new(self.auth.sibling()) }
+    }
+
+    /// Sends `request`, whose URI is in origin form, to `host` and waits for the response's head.
+    ///
+    /// One attempt: only a request of which nothing was written is sent again, on another
+    /// connection.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn send(&self, host: Host, request: Request) -> Result<Response, Error> {
+        let pool = match host {
+            Host::Api => &self.api,
+            Host::Auth => &self.auth,
+        };
+        let response = pool.send(request).await?;
+        unambiguous(&response)?;
+        Ok(response)
+    }
+}
+
+/// Why there was no response. Each level prints one line; the cause is the source.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The trust roots cannot be used.
+    #[error("cannot prepare TLS for the API")]
+    Roots(#[source] BoxError),
+    /// No connection could be opened, or its TLS handshake failed.
+    #[error("cannot connect to {host}")]
+    Connect {
+        /// Host and port that were dialled.
+        host: Arc<str>,
+        /// What the system or the handshake said.
+        source: io::Error,
+    },
+    /// No connection was opened in time.
+    #[error("no connection to {host} within {within:?}")]
+    ConnectTimeout {
+        /// Host and port that were dialled.
+        host: Arc<str>,
+        /// `upstream.connect_timeout`.
+        within: Duration,
+    },
+    /// All connections that `upstream.max_connections` allows stayed in use.
+    #[error("all {limit} connections to {host} stayed in use")]
+    Exhausted {
+        /// Host and port.
+        host: Arc<str>,
+        /// This worker's share of `upstream.max_connections`.
+        limit: usize,
+    },
+    /// The connection ended before there was a response, or what came was not HTTP.
+    #[error("the API broke the connection off")]
+    Broken(#[source] hyper::Error),
+    /// The request's own body broke off, so that the request was never complete.
+    #[error("the request's body broke off")]
+    RequestBody(#[source] hyper::Error),
+    /// The response can be read in more than one way.
+    #[error("the API's response is ambiguous: {0}")]
+    Ambiguous(&'static str),
+}
+
+impl Error {
+    /// Whether time ran out, as opposed to an answer that was bad or refused.
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            Self::ConnectTimeout { .. } => true,
+            Self::Connect { source, .. } => source.kind() == io::ErrorKind::TimedOut,
+            _ => false,
+        }
+    }
+}
+
+/// Refuses what another reader might read differently (RFC 9112 section 6.3), and a switch of
+/// protocols that nobody asked for.
+fn unambiguous(response: &Response) -> Result<(), Error> {
+    let headers = response.headers();
+    if response.status().is_informational() {
+        return Err(Error::Ambiguous("it switches to a protocol that was not asked for"));
+    }
+    if headers.contains_key(header::TRANSFER_ENCODING)
+        && headers.contains_key(header::CONTENT_LENGTH)
+    {
+        return Err(Error::Ambiguous("it has both Content-Length and Transfer-Encoding"));
+    }
+    if headers.get_all(header::TRANSFER_ENCODING).iter().any(|v| !v.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return Err(Error::Ambiguous("its Transfer-Encoding is not `chunked`"));
+    }
+    Ok(())
+}

@@ -1,0 +1,266 @@
+//! The connections to one host, owned by one worker.
+//!
+//! A worker polls a connection from the very task that serves the caller: nothing is handed over
+//! between tasks or threads, and a packet causes one wake-up.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use http::{HeaderValue, Uri, Version, header, uri::PathAndQuery};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout},
+};
+
+use super::{
+    Error,
+    connection::{Connection, Failed, Multiplexed},
+    tls::{Stream, Tls},
+};
+use crate::{
+    config::{self, Http2},
+    message::{Body, Request, Response},
+};
+
+/// How long an unused connection is kept: shorter than servers wait before they hang up.
+const KEEP: Duration = Duration::from_secs(50);
+
+/// The connections to one host.
+pub(super) struct Pool {
+    base: config::BaseUrl,
+    /// Host and port, as `Host` and `:authority` want them.
+    authority: Arc<str>,
+    host_header: Option<HeaderValue>,
+    http2: Http2,
+    connect_timeout: Duration,
+    tls: Tls,
+    limit: usize,
+    /// A permit for each exchange under way: more connections are never needed.
+    free: Arc<Semaphore>,
+    /// Last in, first out: what is not needed grows old and is closed.
+    idle: Mutex<Vec<Box<Connection>>>,
+    /// The connection that all share, where the host speaks HTTP/2.
+    shared: Mutex<Option<http2::SendRequest<Body>>>,
+    /// Held while dialling a host known to speak HTTP/2: one connection is enough.
+    dialling: tokio::sync::Mutex<()>,
+    speaks_http2: AtomicBool,
+}
+
+/// What a request can be sent on.
+enum Line {
+    Own(Box<Connection>),
+    Shared(http2::SendRequest<Body>),
+}
+
+impl Pool {
+    pub(super) fn new(
+        config: &config::Upstream,
+        base: &config::BaseUrl,
+        tls: Tls,
+        sharers: usize,
+    ) -> Self {
+        let authority = authority(base);
+        let limit = config.max_connections.div_ceil(sharers.max(1)).max(1);
+        Self {
+            base: base.clone(),
+            host_header: HeaderValue::from_str(&authority).ok(),
+            authority,
+            http2: config.http2,
+            connect_timeout: config.connect_timeout,
+            tls,
+            limit,
+            free: Arc::new(Semaphore::new(limit)),
+            idle: Mutex::default(),
+            shared: Mutex::default(),
+            dialling: tokio::sync::Mutex::default(),
+            speaks_http2: AtomicBool::new(!base.tls && config.http2 == Http2::Always),
+        }
+    }
+
+    /// A pool for the same host without any connection yet.
+    pub(super) fn sibling(&self) -> Self {
+        Self {
+            base: self.base.clone(),
+            authority: Arc::clone(&self.authority),
+            host_header: self.host_header.clone(),
+            http2: self.http2,
+            connect_timeout: self.connect_timeout,
+            tls: self.tls.clone(),
+            limit: self.limit,
+            free: Arc::new(Semaphore::new(self.limit)),
+            idle: Mutex::default(),
+            shared: Mutex::default(),
+            dialling: tokio::sync::Mutex::default(),
+            speaks_http2: AtomicBool::new(self.speaks_http2.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// See [`super::Upstream::send`].
+    pub(super) async fn send(self: &Arc<Self>, mut request: Request) -> Result<Response, Error> {
+        let permit = self.permit().await?;
+        if let Some(host) = &self.host_header {
+            request.headers_mut().insert(header::HOST, host.clone());
+        }
+        loop {
+            let failed = match self.line().await? {
+                Line::Own(connection) => {
+                    *request.version_mut() = Version::HTTP_11;
+                    match connection.exchange(request).await {
+                        Ok((response, connection)) => {
+                            return Ok(connection.deliver(response, Arc::downgrade(self), permit));
+                        }
+                        Err(failed) => failed,
+                    }
+                }
+                Line::Shared(mut sender) => {
+                    self.address(&mut request);
+                    match sender.try_send_request(request).await {
+                        Ok(response) => {
+                            let lease = Box::pin(Multiplexed(permit));
+                            return Ok(response.map(|body| Body::driven(body, lease)));
+                        }
+                        Err(error) => error.into(),
+                    }
+                }
+            };
+            match failed {
+                // The connection had been closed while nobody used it: that costs it its place,
+                // so this ends at the latest with a new connection.
+                Failed::Unsent(unsent) => request = *unsent,
+                Failed::Lost(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Keeps `connection` for another exchange.
+    pub(super) fn put_aside(&self, mut connection: Box<Connection>) {
+        connection.idle_since = Instant::now();
+        let mut idle = lock(&self.idle);
+        // The oldest lie at the bottom; at most two a call, so that nobody pays for many.
+        for _ in 0..2 {
+            if idle.first().is_some_and(|oldest| oldest.idle_since.elapsed() > KEEP) {
+                idle.remove(0);
+            }
+        }
+        idle.push(connection);
+    }
+
+    /// Waits for its turn while all connections are in use.
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
+            return Ok(permit);
+        }
+        match timeout(self.connect_timeout, Arc::clone(&self.free).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Error::Exhausted { host: Arc::clone(&self.authority), limit: self.limit }),
+        }
+    }
+
+    /// A connection that lives: one put aside, the shared one, or a new one.
+    async fn line(&self) -> Result<Line, Error> {
+        if let Some(line) = self.open_line().await {
+            return Ok(line);
+        }
+        if !self.speaks_http2.load(Ordering::Relaxed) {
+            return self.dial().await;
+        }
+        let _one_at_a_time = self.dialling.lock().await;
+        match self.open_line().await {
+            Some(line) => Ok(line),
+            None => self.dial().await,
+        }
+    }
+
+    async fn open_line(&self) -> Option<Line> {
+        let shared = lock(&self.shared).clone();
+        if let Some(mut sender) = shared {
+            if sender.ready().await.is_ok() {
+                return Some(Line::Shared(sender));
+            }
+            lock(&self.shared).take_if(|sender| sender.is_closed());
+        }
+        loop {
+            let mut connection = lock(&self.idle).pop()?;
+            let alive = poll_fn(|cx| Poll::Ready(connection.is_alive(cx))).await;
+            if alive && connection.idle_since.elapsed() < KEEP {
+                return Some(Line::Own(connection));
+            }
+        }
+    }
+
+    async fn dial(&self) -> Result<Line, Error> {
+        match timeout(self.connect_timeout, self.connect()).await {
+            Ok(line) => line,
+            Err(_) => Err(Error::ConnectTimeout {
+                host: Arc::clone(&self.authority),
+                within: self.connect_timeout,
+            }),
+        }
+    }
+
+    async fn connect(&self) -> Result<Line, Error> {
+        let failed = |source| Error::Connect { host: Arc::clone(&self.authority), source };
+        let tcp = TcpStream::connect((&*self.base.host, self.base.port)).await.map_err(failed)?;
+        tcp.set_nodelay(true).map_err(failed)?;
+        let stream = self.tls.wrap(&self.base, tcp).await.map_err(failed)?;
+        let http2 = match &stream {
+            Stream::Plain(_) => self.http2 == Http2::Always,
+            Stream::Tls(_) => stream.negotiated_http2(),
+        };
+        self.speaks_http2.store(http2, Ordering::Relaxed);
+        if !http2 {
+            return Ok(Line::Own(Connection::begin(stream).await?));
+        }
+        let (sender, driver) = http2::Builder::new(TokioExecutor::new())
+            .max_header_list_size(64 * 1024)
+            .adaptive_window(true)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        // Many exchanges share it, so none of them can drive it: it ends with its last sender.
+        tokio::spawn(driver);
+        *lock(&self.shared) = Some(sender.clone());
+        Ok(Line::Shared(sender))
+    }
+
+    /// Puts scheme and authority into the URI, where HTTP/2 wants them.
+    fn address(&self, request: &mut Request) {
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme =
+            Some(if self.base.tls { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
+        parts.authority = self.authority.parse().ok();
+        parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+        // Of whole and valid parts there is always a URI.
+        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        request.headers_mut().remove(header::HOST);
+        *request.version_mut() = Version::HTTP_2;
+    }
+}
+
+/// Host and port, the port left out where it is the scheme's own.
+fn authority(base: &config::BaseUrl) -> Arc<str> {
+    let host = if base.host.contains(':') { format!("[{}]", base.host) } else { base.host.to_string() };
+    let own = if base.tls { 443 } else { 80 };
+    if base.port == own { host.into() } else { format!("{host}:{}", base.port).into() }
+}
+
+/// Nothing can panic while one of these locks is held.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("host", &self.authority).finish_non_exhaustive()
+    }
+}
