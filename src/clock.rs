@@ -25,12 +25,18 @@ impl Clock {
     }
 
     /// The time now.
-    #[expect(clippy::disallowed_methods, reason = "this is the clock that everybody else is passed")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the clock that everybody else is passed"
+    )]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::System => Timestamp::now(),
             Source::Following { from, since } => from
-                .checked_add(jiff::SignedDuration::try_from(since.elapsed()).unwrap_or(jiff::SignedDuration::MAX))
+                .checked_add(
+                    jiff::SignedDuration::try_from(since.elapsed())
+                        .unwrap_or(jiff::SignedDuration::MAX),
+                )
                 .unwrap_or(Timestamp::MAX),
         }
     }

@@ -243,7 +243,7 @@ impl Exchange {
             caller: self.caller.get().map(|caller| Arc::clone(&caller.name)),
             identity: self.caller.get().map(|caller| Arc::clone(&caller.identity_name)),
             method: self.method.clone(),
-            route: route.map(|route| &*route.template),
+            route: route.map(|route| route.template),
             effect: route.map(|route| route.effect),
             status: lock(&self.ending).status,
             upstream_status: attempts.status,

@@ -5,7 +5,7 @@ pub mod amove;
 pub mod app;
 pub mod audit;
 pub mod caller;
-// pub mod cli;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod emulator;

@@ -265,10 +265,7 @@ impl Problem {
         let mut response = Response::new(bytes::Bytes::from(body).into());
         *response.status_mut() = content.status;
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let origin = match content.received {
             Some(status) => format!("{PSEUDONYM}; received-status={}", status.as_u16()),

@@ -14,11 +14,7 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
-use tokio::{
-    net::TcpListener,
-    sync::Semaphore,
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::{ServiceBuilder, service_fn};
 use tower_http::{
@@ -114,7 +110,9 @@ impl Desk {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are answered here.\n");
         }
-        let verbose = request.uri().query().is_some_and(|query| query.split('&').any(|q| q == "verbose" || q.starts_with("verbose=")));
+        let verbose = request.uri().query().is_some_and(|query| {
+            query.split('&').any(|q| q == "verbose" || q.starts_with("verbose="))
+        });
         match (request.uri().path(), &self.scope) {
             ("/livez", _) => text(StatusCode::OK, "ok\n"),
             ("/readyz" | "/healthz", _) => self.readiness(verbose),
@@ -122,13 +120,17 @@ impl Desk {
                 Some(token) if !shows(request, token) => unauthorized(),
                 _ => json(StatusCode::OK, &self.status.describe()),
             },
-            _ => text(StatusCode::NOT_FOUND, "There is /livez, /readyz, /healthz and /-/status.json.\n"),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "There is /livez, /readyz, /healthz and /-/status.json.\n",
+            ),
         }
     }
 
     fn readiness(&self, verbose: bool) -> Response<Full<Bytes>> {
         let readiness = self.status.readiness();
-        let status = if readiness.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let status =
+            if readiness.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         if verbose {
             let mut description = self.status.describe();
             description["ready"] = readiness.is_ok().into();

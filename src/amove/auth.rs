@@ -204,8 +204,7 @@ impl AuthHost {
             let json = HeaderValue::from_static("application/json");
             request.headers_mut().insert(header::CONTENT_TYPE, json);
         }
-        let response =
-            self.upstream.send(Host::Auth, request).await.map_err(Error::Unreachable)?;
+        let response = self.upstream.send(Host::Auth, request).await.map_err(Error::Unreachable)?;
         let (parts, body) = response.into_parts();
         let body = match body.hold(ANSWER).await {
             Ok(Held::Whole(body)) => body,
@@ -215,7 +214,9 @@ impl AuthHost {
         match parts.status {
             StatusCode::OK => Ok((parts.headers, body)),
             StatusCode::UNAUTHORIZED => Err(Error::Refused("401".into())),
-            status if status.as_u16() == 499 => Err(reported(AppError::read(&parts.headers, &body))),
+            status if status.as_u16() == 499 => {
+                Err(reported(AppError::read(&parts.headers, &body)))
+            }
             status => Err(Error::Ill(status.as_u16().to_string())),
         }
     }
@@ -267,7 +268,8 @@ mod tests {
 
     #[test]
     fn a_string_is_read_with_or_without_quotes() {
-        let read = |text: &str| plain_string(text.as_bytes()).map(|it| it.expose_secret().to_owned());
+        let read =
+            |text: &str| plain_string(text.as_bytes()).map(|it| it.expose_secret().to_owned());
 
         assert_eq!(read("\"rt-1\"").as_deref(), Some("rt-1"));
         assert_eq!(read("rt-1\r\n").as_deref(), Some("rt-1"));

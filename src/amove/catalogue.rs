@@ -1,356 +1,386 @@
-//! The documented routes: what each does, what it wants, what may be repeated.
+//! The documented routes of the API, and what may be done with each.
 
-use std::{collections::HashMap, fmt, sync::LazyLock};
+use std::{collections::HashMap, sync::LazyLock};
 
+use csv::StringRecord;
 use http::Method;
 
+use super::paths;
+pub use super::{
+    kinds::{AnswerKind, AuthKind, BodyKind, Effect},
+    tags::Tags,
+};
 pub use crate::upstream::Host;
 
-/// The contract's table of routes (contract section 12).
+/// One row for each route: the contract's own table.
 const TABLE: &str = include_str!("routes.csv");
 
-static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| Catalogue::parse(TABLE));
+/// Bearer routes where a refusal is about somebody else's consent (contract section 4.7).
+const JUDGE_SOMETHING_ELSE: [&str; 2] = [
+    "/api/v1/desktop/onedrive_authorization_callback",
+    "/api/v1/desktop/googledrive_authorization_callback",
+];
 
-/// What a route wants to be called with.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum AuthKind {
-    /// Nothing.
-    None,
-    /// A one-shot request token in the JSON body.
-    RequestToken,
-    /// A token in `Authorization`.
-    Bearer,
-}
+/// Writes that come to the same when they are made twice (contract section 9).
+const REPEATABLE_WRITES: [&str; 4] = [
+    "/api/v1/fastrsettings/insert",
+    "/api/v1/fastrsettings/insert_for_user",
+    "/api/v1/project/assign_sharedclouddrive",
+    "/api/v1/usergroup/assign_users",
+];
 
-/// What a route does.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Effect {
-    /// It changes nothing.
-    Read,
-    /// It changes something.
-    Write,
-    /// It takes something away.
-    Destructive,
-    /// It makes a new token.
-    Session,
-}
-
-impl Effect {
-    /// The word for it in the table, in policies and in records.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Destructive => "destructive",
-            Self::Session => "session",
-        }
-    }
-}
-
-impl fmt::Display for Effect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl fmt::Display for AuthKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::None => "none",
-            Self::RequestToken => "request_token",
-            Self::Bearer => "bearer",
-        })
-    }
-}
-
-/// A set of the contract's tags.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Tags(u16);
-
-impl Tags {
-    /// The names of all tags but the effects; a tag's bit is its position.
-    const NAMES: [&str; 14] = [
-        "secret-req",
-        "secret-resp",
-        "secret-url",
-        "maybe-secret-resp",
-        "pii",
-        "one-shot",
-        "self",
-        "costs",
-        "mail",
-        "slow",
-        "site-dropped",
-        "2024-only",
-        "realtime",
-        "not-rest",
-    ];
-
-    /// Spends a credential that works once.
-    pub const ONE_SHOT: Self = Self(1 << 5);
-
-    /// Whether all of `other` is in here.
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// The names, in the order of the contract.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
-        let is_set = move |bit: &usize| self.0 & (1 << bit) != 0;
-        Self::NAMES.into_iter().enumerate().filter(move |(bit, _)| is_set(bit)).map(|(_, name)| name)
-    }
-
-    fn with(self, name: &str) -> Self {
-        let bit = Self::NAMES.iter().position(|known| *known == name);
-        Self(self.0 | bit.map_or(0, |bit| 1 << bit))
-    }
-}
+static RECORDS: LazyLock<Vec<StringRecord>> = LazyLock::new(|| {
+    csv::Reader::from_reader(TABLE.as_bytes()).into_records().filter_map(Result::ok).collect()
+});
+static ROUTES: LazyLock<Vec<Route>> =
+    LazyLock::new(|| RECORDS.iter().filter_map(Route::from_record).collect());
+static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| Catalogue::new(&ROUTES));
 
 /// A documented route.
 #[derive(Debug)]
 pub struct Route {
-    /// The host that serves it.
+    /// Who serves it.
     pub host: Host,
-    /// The method.
+    /// The hub's row says GET, but it is found for every method SignalR uses.
     pub method: Method,
-    /// The path, with parameters in braces.
-    pub template: Box<str>,
-    /// What it wants to be called with.
+    /// As documented, with its parameters in braces: what logs and metrics may show.
+    pub template: &'static str,
+    /// What it wants to be shown.
     pub auth: AuthKind,
     /// What it does.
     pub effect: Effect,
-    /// What else is to be known about it.
+    /// What else is known about it; holds the effect too.
     pub tags: Tags,
-    /// Whether a 401, or a 499 `TOKEN` or `SESSION`, says something about our token (contract
-    /// section 4.7).
+    /// What it takes.
+    pub body: BodyKind,
+    /// What it gives when it succeeds.
+    pub answer: AnswerKind,
+    /// Whether it takes `page` and `pagesize`.
+    pub paginated: bool,
+    /// The page of the documentation.
+    pub page: &'static str,
+    /// What a person should know.
+    pub notes: &'static str,
+    /// Whether a 401, or a 499 `TOKEN` or `SESSION`, is about the bearer.
     pub judges_token: bool,
-    /// Whether the same request may be sent again with another token: after such an answer the API
-    /// has not acted (contract section 9).
+    /// Whether it may be sent once more, with a new token, after a 401.
     pub replayable: bool,
-    /// Whether the same request may be sent again after silence: it changes nothing, or the same
-    /// thing (contract section 9).
+    /// Whether it may be sent once more after silence.
     pub retryable: bool,
-    /// The contract's remarks.
-    pub notes: Box<str>,
 }
 
-/// What is known of a method and a path.
+/// All documented routes, and a way to find one.
 #[derive(Debug)]
+pub struct Catalogue {
+    routes: &'static [Route],
+    index: HashMap<String, Entry>,
+}
+
+/// What [`Catalogue::find`] found.
+#[derive(Clone, Copy, Debug)]
 pub enum Lookup {
-    /// It is a documented route.
+    /// The route, or the one that the path lies below: its rules hold.
     Found(&'static Route),
-    /// The path is documented, for these routes only.
-    OtherMethod(Vec<&'static Route>),
-    /// It is not documented.
+    /// The path is documented, but only for these methods.
+    OtherMethod(&'static [Method]),
+    /// Nothing is documented there.
     Unknown,
 }
 
-/// All documented routes.
-#[derive(Debug)]
-pub struct Catalogue {
-    routes: Vec<Route>,
-    /// Positions in `routes`, by the path's key.
-    exact: HashMap<String, Vec<usize>>,
-    /// The same for paths that end in a parameter, by what stands before it.
-    with_parameter: HashMap<String, Vec<usize>>,
-}
-
 impl Catalogue {
-    /// The catalogue of the contract.
+    /// The catalogue: there is only one.
     pub fn get() -> &'static Self {
         &CATALOGUE
     }
 
     /// All routes, in the order of the contract.
-    pub fn routes(&self) -> &[Route] {
-        &self.routes
+    pub fn routes(&self) -> &'static [Route] {
+        self.routes
     }
 
-    /// Looks up a normalised path (see [`super::paths::Place::key`]).
+    /// Finds the route for `key`, which [`paths::read`] made.
+    ///
+    /// A path below a documented one counts as that one: were the API to serve it after all (with
+    /// an optional parameter, say), it would still be no way around a rule.
     pub fn find(&'static self, method: &Method, key: &str) -> Lookup {
-        let (mut found, mut others) = (None, false);
-        for &at in self.candidates(key) {
-            match self.routes.get(at) {
-                Some(route) if route.method == *method => found = Some(route),
-                _ => others = true,
-            }
-        }
-        match found {
-            Some(route) => Lookup::Found(route),
-            None if others => {
-                Lookup::OtherMethod(self.candidates(key).iter().filter_map(|at| self.routes.get(*at)).collect())
-            }
-            None => Lookup::Unknown,
+        let (name, deeper) = split(key);
+        let Some(entry) = self.index.get(name) else { return Lookup::Unknown };
+        if deeper && !entry.below.methods.is_empty() {
+            entry.below.find(method)
+        } else {
+            entry.exact.find(method)
         }
     }
 
-    fn candidates(&self, key: &str) -> &[usize] {
-        let exact = self.exact.get(key);
-        let before_parameter = || key.rsplit_once('/').and_then(|(before, _)| self.with_parameter.get(before));
-        exact.or_else(before_parameter).map_or(&[], Vec::as_slice)
-    }
-
-    /// Rows that cannot be understood are left out; a test counts those that can.
-    fn parse(table: &str) -> Self {
-        let mut catalogue =
-            Self { routes: Vec::new(), exact: HashMap::new(), with_parameter: HashMap::new() };
-        for row in csv::Reader::from_reader(table.as_bytes()).records().flatten() {
-            let Some(route) = Route::parse(&row) else { continue };
-            let at = catalogue.routes.len();
-            let key = key_of(&route.template);
-            let (index, key) = match key.split_once("/{") {
-                Some((before, _)) => (&mut catalogue.with_parameter, before.to_owned()),
-                None => (&mut catalogue.exact, key),
-            };
-            index.entry(key).or_default().push(at);
-            catalogue.routes.push(route);
+    fn new(routes: &'static [Route]) -> Self {
+        let mut index: HashMap<String, Entry> = HashMap::new();
+        for route in routes {
+            let Ok(place) = paths::read(route.template) else { continue };
+            let (name, deeper) = split(&place.key);
+            let entry = index.entry(name.to_owned()).or_default();
+            let choice = if deeper { &mut entry.below } else { &mut entry.exact };
+            for method in route.methods() {
+                choice.methods.push(method);
+                choice.routes.push(route);
+            }
         }
-        catalogue
+        Self { routes, index }
+    }
+}
+
+/// The routes whose resource and action are the same.
+#[derive(Debug, Default)]
+struct Entry {
+    exact: Choice,
+    /// With a parameter after them.
+    below: Choice,
+}
+
+/// The routes of one path.
+#[derive(Debug, Default)]
+struct Choice {
+    methods: Vec<Method>,
+    /// As many as there are methods, in the same order.
+    routes: Vec<&'static Route>,
+}
+
+impl Choice {
+    fn find(&'static self, method: &Method) -> Lookup {
+        // As the API's router compares methods: `delete` is no way around what holds for `DELETE`.
+        let same = |own: &Method| own.as_str().eq_ignore_ascii_case(method.as_str());
+        let mut pairs = self.methods.iter().zip(&self.routes);
+        match pairs.find(|(own, _)| same(own)) {
+            Some((_, route)) => Lookup::Found(route),
+            None if self.methods.is_empty() => Lookup::Unknown,
+            None => Lookup::OtherMethod(&self.methods),
+        }
+    }
+}
+
+/// The first two segments, and whether there are more.
+fn split(key: &str) -> (&str, bool) {
+    // A key with a leading slash is a whole path.
+    let skipped = usize::from(key.starts_with('/'));
+    let slash = key.bytes().enumerate().skip(skipped).filter(|(_, byte)| *byte == b'/').nth(1);
+    match slash.and_then(|(at, _)| key.get(..at)) {
+        Some(name) => (name, true),
+        None => (key, false),
     }
 }
 
 impl Route {
-    /// Columns: host, method, path, auth, paginated, request_body, response, notes.
-    fn parse(row: &csv::StringRecord) -> Option<Self> {
-        let template = row.get(2)?;
-        let auth = match row.get(3)? {
-            "none" => AuthKind::None,
-            "request_token" => AuthKind::RequestToken,
-            "bearer" => AuthKind::Bearer,
+    fn from_record(record: &'static StringRecord) -> Option<Self> {
+        let [host, method, template, auth, paginated, body, answer, notes]: [&str; 8] =
+            record.deserialize(None).ok()?;
+        let host = match host {
+            "auth" => Host::Auth,
+            "main" => Host::Api,
             _ => return None,
         };
-        let notes = row.get(7)?;
-        let words = notes.split_once("tags=")?.1.split(';').next()?.split_whitespace();
-        let tags = words.clone().fold(Tags::default(), Tags::with);
-        // The hub is the only route without an effect: to listen changes nothing.
-        let effect = words.clone().find_map(effect_of).unwrap_or(Effect::Read);
-        let one_shot = tags.contains(Tags::ONE_SHOT);
-        let key = key_of(template);
-        let judges_token = auth == AuthKind::Bearer && !JUDGES_SOMETHING_ELSE.contains(&&*key);
+        let (page, notes) = notes.strip_prefix("doc=")?.split_once("; tags=")?;
+        let (tags, notes) = notes.split_once(';').unwrap_or((notes, ""));
+        let tags = tags.split_whitespace().map(str::parse).collect::<Result<Tags, _>>().ok()?;
+        let auth = AuthKind::from_word(auth)?;
+        let effect = Effect::of(tags)?;
+        let judges_token = auth == AuthKind::Bearer && !JUDGE_SOMETHING_ELSE.contains(&template);
+        let harmless = effect == Effect::Read || REPEATABLE_WRITES.contains(&template);
         Some(Self {
-            host: if row.get(0)? == "auth" { Host::Auth } else { Host::Api },
-            method: row.get(1)?.parse().ok()?,
+            host,
+            method: method.parse().ok()?,
+            template,
             auth,
             effect,
-            tags,
+            tags: tags | effect.tag(),
+            body: BodyKind::from_word(body)?,
+            answer: AnswerKind::from_word(answer)?,
+            paginated: paginated == "yes",
+            page,
+            notes: notes.trim(),
             judges_token,
-            replayable: judges_token && !one_shot,
-            retryable: !one_shot
-                && (effect == Effect::Read || CHANGES_THE_SAME_THING.contains(&&*key)),
-            template: template.into(),
-            notes: notes.into(),
+            replayable: judges_token && !tags.contains(Tags::ONE_SHOT),
+            retryable: harmless && !tags.intersects(Tags::NEVER_TWICE),
         })
     }
-}
 
-/// Routes with a bearer where a 401 means something else: the consent at a storage provider was
-/// refused (contract section 4.7).
-const JUDGES_SOMETHING_ELSE: [&str; 2] =
-    ["desktop/onedrive_authorization_callback", "desktop/googledrive_authorization_callback"];
-
-/// Writes that do nothing new when they come twice (contract section 9).
-const CHANGES_THE_SAME_THING: [&str; 4] = [
-    "fastrsettings/insert",
-    "fastrsettings/insert_for_user",
-    "project/assign_sharedclouddrive",
-    "usergroup/assign_users",
-];
-
-fn effect_of(word: &str) -> Option<Effect> {
-    [Effect::Read, Effect::Write, Effect::Destructive, Effect::Session]
-        .into_iter()
-        .find(|effect| effect.name() == word)
-}
-
-/// What a template is found by: the same as [`super::paths::Place::key`] of a path.
-fn key_of(template: &str) -> String {
-    let path = template.strip_prefix("/api/v1/").or(template.strip_prefix("/api/"));
-    path.unwrap_or(template).to_ascii_lowercase()
+    /// The hub is one row, but SignalR negotiates, sends and hangs up with other methods.
+    fn methods(&self) -> Vec<Method> {
+        if self.tags.contains(Tags::REALTIME) {
+            vec![Method::GET, Method::POST, Method::DELETE]
+        } else {
+            vec![self.method.clone()]
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[track_caller]
-    fn route(method: &str, key: &str) -> &'static Route {
-        match Catalogue::get().find(&method.parse().unwrap(), key) {
-            Lookup::Found(route) => route,
-            other => panic!("{method} {key}: {other:?}"),
+    fn find(method: &Method, key: &str) -> Option<&'static Route> {
+        match Catalogue::get().find(method, key) {
+            Lookup::Found(route) => Some(route),
+            Lookup::OtherMethod(_) | Lookup::Unknown => None,
+        }
+    }
+
+    fn route(method: &Method, key: &str) -> &'static Route {
+        find(method, key).unwrap_or_else(|| panic!("{method} {key} is unknown"))
+    }
+
+    fn templates(chosen: impl Fn(&Route) -> bool) -> Vec<&'static str> {
+        let chosen = Catalogue::get().routes().iter().filter(|route| chosen(route));
+        chosen.map(|route| route.template).collect()
+    }
+
+    fn count(tag: Tags) -> usize {
+        templates(|route| route.tags.contains(tag)).len()
+    }
+
+    #[test]
+    fn every_row_of_the_table_is_a_route() {
+        assert_eq!(Catalogue::get().routes().len(), TABLE.lines().count() - 1);
+        assert_eq!(Catalogue::get().routes().len(), 174);
+    }
+
+    #[test]
+    fn the_columns_are_the_ones_we_read() {
+        let heading = TABLE.lines().next();
+
+        let columns = "host,method,path,auth,paginated,request_body,response,notes";
+        assert_eq!(heading, Some(columns));
+    }
+
+    #[test]
+    fn the_routes_add_up_to_what_the_contract_says() {
+        assert_eq!(templates(|route| route.host == Host::Auth).len(), 6);
+        assert_eq!(templates(|route| route.auth == AuthKind::None).len(), 10);
+        assert_eq!(templates(|route| route.auth == AuthKind::RequestToken).len(), 10);
+        assert_eq!(templates(|route| route.answer == AnswerKind::None).len(), 55);
+        assert_eq!(templates(|route| route.body == BodyKind::Form).len(), 1);
+        assert_eq!(templates(|route| route.paginated).len(), 27);
+        assert_eq!(templates(|route| route.effect == Effect::Destructive).len(), 29);
+        assert_eq!(count(Tags::COSTS), 13);
+        assert_eq!(count(Tags::MAIL), 8);
+        assert_eq!(count(Tags::SITE_DROPPED), 13);
+    }
+
+    #[test]
+    fn every_route_is_found_under_its_own_template() {
+        for own in Catalogue::get().routes() {
+            let place = paths::read(own.template).expect("a documented path is a plain one");
+
+            assert!(std::ptr::eq(route(&own.method, &place.key), own), "{}", own.template);
         }
     }
 
     #[test]
-    fn every_row_of_the_contract_is_a_route() {
-        let routes = Catalogue::get().routes();
-        let count = |wanted: fn(&&Route) -> bool| routes.iter().filter(wanted).count();
+    fn a_parameter_makes_another_route() {
+        let all = "/api/v1/fastrsettings/get_all";
+        let one = "/api/v1/fastrsettings/get_all/{userId}";
 
-        assert_eq!(routes.len(), TABLE.lines().count() - 1);
-        assert_eq!(routes.len(), 174);
-        assert_eq!(count(|it| it.host == Host::Auth), 6);
-        assert_eq!(count(|it| it.auth == AuthKind::None), 10);
-        assert_eq!(count(|it| it.auth == AuthKind::RequestToken), 10);
-        assert_eq!(count(|it| it.effect == Effect::Destructive), 29);
-        assert_eq!(count(|it| it.tags.contains(Tags(1 << 7))), 13);
-        assert_eq!(count(|it| it.tags.contains(Tags(1 << 8))), 8);
-    }
-
-    #[test]
-    fn every_word_of_the_table_is_known() {
-        for row in csv::Reader::from_reader(TABLE.as_bytes()).records() {
-            let notes = row.unwrap()[7].to_owned();
-            for word in notes.split("tags=").nth(1).unwrap().split(';').next().unwrap().split(' ') {
-                let known = Tags::NAMES.contains(&word) || effect_of(word).is_some();
-                assert!(known, "{word:?} in {notes}");
-            }
-        }
-    }
-
-    #[test]
-    fn one_path_may_have_several_methods() {
-        let key = "permission/users_project_permission";
-
-        assert_eq!(route("POST", key).effect, Effect::Write);
-        assert_eq!(route("DELETE", key).effect, Effect::Destructive);
-        let other = Catalogue::get().find(&Method::GET, key);
-        assert!(matches!(other, Lookup::OtherMethod(routes) if routes.len() == 3));
-    }
-
-    #[test]
-    fn deeper_paths_are_found_and_only_as_deep_as_documented() {
+        assert_eq!(route(&Method::GET, "fastrsettings/get_all").template, all);
+        assert_eq!(route(&Method::GET, "fastrsettings/get_all/7f").template, one);
         assert_eq!(
-            route("GET", "fastrlicense/info/abc").template.as_ref(),
-            "/api/v1/fastrLicense/info/{licenseKey}"
+            route(&Method::GET, "fastrlicense/info/k").tags,
+            Tags::READ | Tags::SECRET_URL | Tags::SECRET_RESPONSE
         );
-        assert!(!route("GET", "fastrsettings/get_all").template.contains('{'));
-        assert!(route("GET", "fastrsettings/get_all/7").template.contains("{userId}"));
-        let deeper = Catalogue::get().find(&Method::GET, "fastrlicense/info/a/b");
-        assert!(matches!(deeper, Lookup::Unknown));
+        assert!(matches!(
+            Catalogue::get().find(&Method::GET, "fastrlicense/info"),
+            Lookup::Unknown
+        ));
     }
 
     #[test]
-    fn the_method_does_not_tell_what_may_be_repeated() {
-        assert!(route("POST", "cloudaccount/list_buckets").retryable);
-        assert!(!route("GET", "sso/get_user_usergroups").retryable);
-        assert!(!route("GET", "sso/get_user_usergroups").replayable);
-        assert!(!route("POST", "transfer/transfer").retryable);
-        assert!(route("POST", "transfer/transfer").replayable);
-        assert!(route("POST", "fastrsettings/insert").retryable);
+    fn a_path_below_a_route_is_no_way_around_its_rules() {
+        let below = route(&Method::POST, "user/reset_password/anything/else");
+
+        assert_eq!(below.template, "/api/v1/user/reset_password");
+        assert!(below.tags.contains(Tags::SELF));
     }
 
     #[test]
-    fn some_denials_are_not_about_our_token() {
-        assert!(route("GET", "user/userinfo").judges_token);
-        assert!(route("POST", "desktop/box_authorization_callback").judges_token);
-        for (method, key) in [
-            ("POST", "desktop/onedrive_authorization_callback"),
-            ("POST", "desktop/googledrive_authorization_callback"),
-            ("GET", "user/signupinfo"),
-            ("POST", "user/signup"),
-            ("POST", "desktop/signup"),
-        ] {
-            assert!(!route(method, key).judges_token, "{key}");
-            assert!(!route(method, key).replayable, "{key}");
+    fn a_method_in_other_letters_is_no_way_around_its_rules() {
+        let lower = Method::from_bytes(b"delete").expect("a token is a method");
+
+        assert_eq!(route(&lower, "user/delete_user").effect, Effect::Destructive);
+    }
+
+    #[test]
+    fn an_undocumented_method_is_answered_with_the_documented_ones() {
+        let Lookup::OtherMethod(methods) = Catalogue::get().find(&Method::PATCH, "user/userinfo")
+        else {
+            panic!("PATCH is not documented");
+        };
+        assert_eq!(methods, [Method::GET]);
+    }
+
+    #[test]
+    fn what_is_not_documented_is_unknown() {
+        for key in ["", "/", "user", "user/", "users/userinfo", "/api", "/api/v2/user/userinfo"] {
+            assert!(matches!(Catalogue::get().find(&Method::GET, key), Lookup::Unknown), "{key}");
         }
+    }
+
+    #[test]
+    fn the_hub_takes_what_signalr_sends() {
+        for method in [Method::GET, Method::POST, Method::DELETE] {
+            assert_eq!(route(&method, "/api/rm").answer, AnswerKind::WebSocket);
+            assert_eq!(route(&method, "/api/rm/negotiate").effect, Effect::Read);
+        }
+        assert!(find(&Method::PUT, "/api/rm").is_none());
+        assert!(find(&Method::GET, "rm").is_none());
+    }
+
+    #[test]
+    fn every_bearer_route_judges_the_token_but_for_consent_refused_elsewhere() {
+        let silent = templates(|route| route.auth == AuthKind::Bearer && !route.judges_token);
+
+        assert_eq!(silent, JUDGE_SOMETHING_ELSE);
+        assert!(templates(|route| route.auth != AuthKind::Bearer && route.judges_token).is_empty());
+    }
+
+    #[test]
+    fn what_spends_something_is_not_replayed() {
+        let judged_but_spent = templates(|route| route.judges_token && !route.replayable);
+
+        assert_eq!(
+            judged_but_spent,
+            [
+                "/api/v1/desktop/dropbox_authorization_callback",
+                "/api/v1/desktop/box_authorization_callback",
+                "/api/v1/sso/get_user_usergroups",
+            ]
+        );
+        assert!(templates(|route| route.replayable && !route.judges_token).is_empty());
+    }
+
+    #[test]
+    fn reads_are_retried_whatever_their_method_but_for_those_that_spend_a_code_or_stay_open() {
+        let not_retried = templates(|route| route.effect == Effect::Read && !route.retryable);
+
+        assert_eq!(not_retried, ["/api/v1/sso/get_user_usergroups", "/api/rm"]);
+        assert!(route(&Method::POST, "desktop/list_objects").retryable);
+        assert!(route(&Method::POST, "transfer/calculate_cost").retryable);
+    }
+
+    #[test]
+    fn of_the_others_only_those_are_retried_that_come_to_the_same() {
+        let retried = templates(|route| route.effect != Effect::Read && route.retryable);
+
+        assert_eq!(retried.len(), REPEATABLE_WRITES.len());
+        assert!(REPEATABLE_WRITES.iter().all(|template| retried.contains(template)));
+        assert!(
+            templates(|route| route.retryable && route.tags.intersects(Tags::NEVER_TWICE))
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_note_keeps_neither_its_page_nor_its_tags() {
+        let userinfo = route(&Method::GET, "user/userinfo");
+
+        assert_eq!(userinfo.page, "user");
+        assert_eq!(userinfo.notes, "cheap call to probe the session");
+        assert_eq!(userinfo.tags, Tags::READ | Tags::PERSONAL);
     }
 }

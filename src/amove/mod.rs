@@ -1,6 +1,8 @@
-//! Everything we know about the API; the facts are the contract's.
+//! Everything we know about the API.
 
 pub mod auth;
 pub mod catalogue;
 pub mod codes;
+pub mod kinds;
 pub mod paths;
+pub mod tags;

@@ -5,12 +5,13 @@ use std::{
     io::{self, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::{
-    Config, LogFormat,
+    Config, LogFormat, duration_of,
     load::{self, Loaded, Sources},
 };
 
@@ -43,7 +44,14 @@ struct Cli {
 #[derive(Clone, Debug, Args)]
 struct Global {
     /// Read this configuration file; may be given several times, the later wins
-    #[arg(long = "config", short = 'c', global = true, value_name = "FILE", env = "AMOVE_GATEWAY_CONFIG", value_delimiter = ',')]
+    #[arg(
+        long = "config",
+        short = 'c',
+        global = true,
+        value_name = "FILE",
+        env = "AMOVE_GATEWAY_CONFIG",
+        value_delimiter = ','
+    )]
     files: Vec<PathBuf>,
     /// How log lines look
     #[arg(long, global = true, value_enum, env = "AMOVE_GATEWAY_LOG_FORMAT")]
@@ -126,6 +134,21 @@ struct Failure {
 impl Failure {
     fn new(exit: Exit, message: impl Display) -> Self {
         Self { exit, message: format!("error: {message}") }
+    }
+
+    /// `what` happened, and why: `error` with all its causes.
+    fn caused(exit: Exit, what: &str, error: &dyn std::error::Error) -> Self {
+        let mut message = format!("{what}: {error}");
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let line = error.to_string();
+            if !message.ends_with(&line) {
+                message.push_str(": ");
+                message.push_str(&line);
+            }
+            cause = error.source();
+        }
+        Self::new(exit, message)
     }
 }
 
@@ -214,6 +237,11 @@ impl Global {
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     (tokio::runtime::Builder::new_current_thread().enable_all().build())
         .map_err(|error| Failure::new(Exit::Internal, format!("cannot start: {error}")))
+}
+
+/// A duration as the configuration writes it.
+fn duration(text: &str) -> Result<Duration, String> {
+    duration_of(text).ok_or_else(|| "expected a duration such as 90s, 5m or 1h".to_owned())
 }
 
 /// Prints `text` to standard output.

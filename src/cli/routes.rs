@@ -51,7 +51,8 @@ fn list(tag: Option<&str>, json: bool) -> Result<(), Failure> {
     let wanted = |route: &&Route| tag.is_none_or(|tag| words(route).any(|word| word == tag));
     let routes: Vec<_> = Catalogue::get().routes().iter().filter(wanted).collect();
     if routes.is_empty() {
-        let known = "the words are read, write, destructive, session, and the tags of the last column";
+        let known =
+            "the words are read, write, destructive, session, and the tags of the last column";
         let tag = tag.unwrap_or_default();
         return Err(Failure::new(Exit::Usage, format!("no route is tagged `{tag}`; {known}")));
     }
@@ -60,12 +61,17 @@ fn list(tag: Option<&str>, json: bool) -> Result<(), Failure> {
         return print(format!("{:#}\n", Value::from(routes)));
     }
     let width = routes.iter().map(|route| route.template.len()).max().unwrap_or_default();
-    let mut text = format!("{:7} {:width$}  {:13}  {:11}  TAGS\n", "METHOD", "ROUTE", "AUTH", "EFFECT");
+    let mut text =
+        format!("{:7} {:width$}  {:13}  {:11}  TAGS\n", "METHOD", "ROUTE", "AUTH", "EFFECT");
     for route in &routes {
-        let tags: Vec<_> = route.tags.names().collect();
-        let (method, template) = (route.method.as_str(), &*route.template);
+        let tags: Vec<_> = route.tags.iter().collect();
+        let (method, template) = (route.method.as_str(), route.template);
         let (auth, effect) = (route.auth.to_string(), route.effect.to_string());
-        let _ = writeln!(text, "{method:7} {template:width$}  {auth:13}  {effect:11}  {}", tags.join(" "));
+        let _ = writeln!(
+            text,
+            "{method:7} {template:width$}  {auth:13}  {effect:11}  {}",
+            tags.join(" ")
+        );
     }
     let _ = writeln!(text, "{} routes", routes.len());
     // The last column is often empty.
@@ -74,7 +80,7 @@ fn list(tag: Option<&str>, json: bool) -> Result<(), Failure> {
 }
 
 fn words(route: &Route) -> impl Iterator<Item = String> {
-    std::iter::once(route.effect.to_string()).chain(route.tags.names().map(str::to_owned))
+    std::iter::once(route.effect.to_string()).chain(route.tags.iter().map(str::to_owned))
 }
 
 fn describe(route: &Route) -> Value {
@@ -84,7 +90,7 @@ fn describe(route: &Route) -> Value {
         "host": match route.host { Host::Api => "api", Host::Auth => "auth" },
         "auth": route.auth.to_string(),
         "effect": route.effect.to_string(),
-        "tags": route.tags.names().collect::<Vec<_>>(),
+        "tags": route.tags.iter().collect::<Vec<_>>(),
         "replayed_after_401": route.replayable,
         "retried_after_silence": route.retryable,
         "notes": route.notes,
@@ -101,7 +107,8 @@ struct Explanation {
 
 fn explain(method: &Method, path: &str, json: bool, global: &Global) -> Result<(), Failure> {
     let config = configuration(global)?;
-    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    let (path, query) =
+        path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     let mut explanation = judge(method, path, &config);
     if let (Some(target), Some(query)) = (&mut explanation.forwarded_as, query) {
         target.push('?');
@@ -160,7 +167,7 @@ fn judge(method: &Method, path: &str, config: &Config) -> Explanation {
     let route = match Catalogue::get().find(method, &place.key) {
         Lookup::Found(route) => Some(route),
         Lookup::OtherMethod(methods) => {
-            let methods: Vec<_> = methods.iter().map(|route| route.method.as_str()).collect();
+            let methods: Vec<_> = methods.iter().map(Method::as_str).collect();
             steps.push(format!("the path is documented for {} only", methods.join(", ")));
             None
         }
@@ -188,17 +195,27 @@ fn judge(method: &Method, path: &str, config: &Config) -> Explanation {
     steps.push(match route.auth {
         AuthKind::Bearer => "signed in with the session's token".into(),
         AuthKind::None => "sent without a token: the route is anonymous".into(),
-        AuthKind::RequestToken if config.policy.request_token_routes == RequestTokenRoutes::Deny => {
+        AuthKind::RequestToken
+            if config.policy.request_token_routes == RequestTokenRoutes::Deny =>
+        {
             steps.push("the route wants a request token in its body".into());
-            return refused("403 policy-denied, by policy.request_token_routes", steps, Some(route));
+            return refused(
+                "403 policy-denied, by policy.request_token_routes",
+                steps,
+                Some(route),
+            );
         }
         AuthKind::RequestToken => "a fresh request token is put into its body".into(),
     });
     if route.auth == AuthKind::Bearer {
         steps.push(match (route.judges_token, route.replayable) {
-            (false, _) => "a 401 of this route says nothing about our token: it is passed on".into(),
+            (false, _) => {
+                "a 401 of this route says nothing about our token: it is passed on".into()
+            }
             (true, true) => "after a 401: one new login, one replay".into(),
-            (true, false) => "after a 401: one new login, but no replay (it works only once)".into(),
+            (true, false) => {
+                "after a 401: one new login, but no replay (it works only once)".into()
+            }
         });
     }
     Explanation { answer: "forwarded", route: Some(route), forwarded_as: Some(target), steps }

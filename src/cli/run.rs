@@ -30,7 +30,7 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
         let reason = end.wait().await;
         tracing::info!(reason, "gateway drains; a second signal ends it at once");
         tokio::select! {
-            () = app.drain() => Ok(()),
+            () = app.drain() => Ok::<_, Failure>(()),
             reason = end.wait() => {
                 tracing::warn!(reason, "gateway ends at once");
                 // What is still under way must not keep the process: no destructor is waited for.
@@ -73,12 +73,6 @@ impl From<app::Error> for Failure {
             app::Error::Upstream(_) | app::Error::Secret(_) => Exit::Config,
             app::Error::System(_) => Exit::Internal,
         };
-        let mut message = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            message.push_str(&format!(": {cause}"));
-            source = cause.source();
-        }
-        Self::new(exit, message)
+        Self::caused(exit, "the gateway cannot start", &error)
     }
 }

@@ -138,7 +138,10 @@ impl Layers {
         self.walk(at, "", document.as_table());
         match Toml::from_str::<Dict>(text) {
             Ok(values) => self.values.splice(at.., [values]).for_each(drop),
-            Err(error) => self.find(format!("{name} cannot be read: {}", error.to_string().lines().next().unwrap_or_default())),
+            Err(error) => self.find(format!(
+                "{name} cannot be read: {}",
+                error.to_string().lines().next().unwrap_or_default()
+            )),
         }
     }
 
@@ -253,9 +256,8 @@ impl Layers {
         self.findings.extend(findings);
         match config {
             Some(config) if self.findings.is_empty() => {
-                let effective = show::toml(&merged, &|value| {
-                    origins.describe(value, &self.sources)
-                });
+                let effective =
+                    show::toml(&merged, &|value| origins.describe(value, &self.sources));
                 Ok(Loaded { config, warnings, effective })
             }
             _ => Err(Report { sources: self.sources, findings: self.findings }),
@@ -349,11 +351,9 @@ fn unknown(path: &str, name: &str, place: Option<(usize, Range<usize>)>) -> Find
 }
 
 /// The known name that somebody most likely meant.
-pub(super) fn nearest<'a>(
-    name: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
-    let distance = |known: &&str| strsim::damerau_levenshtein(&name.to_lowercase(), &known.to_lowercase());
+pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let distance =
+        |known: &&str| strsim::damerau_levenshtein(&name.to_lowercase(), &known.to_lowercase());
     let nearest = known.into_iter().min_by_key(distance)?;
     (distance(&nearest) <= (name.len() / 3).max(1)).then_some(nearest)
 }

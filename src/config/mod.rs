@@ -2,14 +2,10 @@
 //!
 //! The types are as narrow as the meaning: a [`Config`] that exists is valid. What each setting
 //! means to an operator stands in `config/gateway.toml`, which is also where the defaults come from.
+#![expect(missing_docs, reason = "what a setting means stands in config/gateway.toml, once")]
 
 use std::{
-    collections::BTreeMap,
-    fmt,
-    net::SocketAddr,
-    num::NonZeroU32,
-    path::PathBuf,
-    sync::Arc,
+    collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc,
     time::Duration,
 };
 
@@ -25,7 +21,7 @@ pub mod secret;
 mod settings;
 mod show;
 
-pub(crate) use parse::{duration_of, is_loopback};
+pub(crate) use parse::duration_of;
 pub use schema::schema;
 use secret::Secret;
 
@@ -225,11 +221,17 @@ pub struct Policy {
 
 /// What happens to routes that are not in the catalogue.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum UnknownRoutes { Allow, Deny }
+pub enum UnknownRoutes {
+    Allow,
+    Deny,
+}
 
 /// What happens to routes that want a request token in their body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum RequestTokenRoutes { Mint, Deny }
+pub enum RequestTokenRoutes {
+    Mint,
+    Deny,
+}
 
 /// `[legacy]`: paths without a version.
 #[derive(Clone, Debug)]
@@ -241,7 +243,10 @@ pub struct Legacy {
 
 /// What happens to paths without a version.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum LegacyMode { Rewrite, Reject }
+pub enum LegacyMode {
+    Rewrite,
+    Reject,
+}
 
 /// `[rate_limit]`: how much may be called by all callers together.
 #[derive(Clone, Debug)]
@@ -270,7 +275,10 @@ pub struct Errors {
 
 /// Whether a 499 is translated.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum ErrorMode { Problem, Passthrough }
+pub enum ErrorMode {
+    Problem,
+    Passthrough,
+}
 
 /// `[audit]`: what is written down.
 #[derive(Clone, Debug)]

@@ -27,7 +27,11 @@ pub(super) fn optional<T>(
 
 pub(super) fn text(value: &Value) -> Parsed<String> {
     let text = value.as_str().ok_or_else(|| expected(value, "a text in quotes"))?;
-    if text.is_empty() { Err("expected a text that is not empty".into()) } else { Ok(text.to_owned()) }
+    if text.is_empty() {
+        Err("expected a text that is not empty".into())
+    } else {
+        Ok(text.to_owned())
+    }
 }
 
 pub(super) fn boolean(value: &Value) -> Parsed<bool> {
@@ -94,10 +98,13 @@ fn size_of(text: &str) -> Option<u64> {
 }
 
 pub(super) fn listens(value: &Value) -> Parsed<Vec<Listen>> {
-    const HINT: &str = "a list of addresses such as [\"127.0.0.1:8080\", \"unix:/run/gateway.sock\"]";
+    const HINT: &str =
+        "a list of addresses such as [\"127.0.0.1:8080\", \"unix:/run/gateway.sock\"]";
     let listens: Vec<_> = match (value.as_array(), value.as_str()) {
         (Some(values), _) => values.iter().map(listen).collect::<Parsed<_>>()?,
-        (None, Some(text)) => text.split(',').map(|one| listen_of(one.trim())).collect::<Parsed<_>>()?,
+        (None, Some(text)) => {
+            text.split(',').map(|one| listen_of(one.trim())).collect::<Parsed<_>>()?
+        }
         _ => return Err(expected(value, HINT)),
     };
     if listens.is_empty() { Err(format!("expected {HINT}")) } else { Ok(listens) }
@@ -110,7 +117,11 @@ pub(super) fn listen(value: &Value) -> Parsed<Listen> {
 fn listen_of(text: &str) -> Parsed<Listen> {
     if let Some(path) = text.strip_prefix("unix:") {
         let is_absolute = path.starts_with('/');
-        return if is_absolute { Ok(Listen::Unix(path.into())) } else { Err("expected an absolute path after `unix:`".into()) };
+        return if is_absolute {
+            Ok(Listen::Unix(path.into()))
+        } else {
+            Err("expected an absolute path after `unix:`".into())
+        };
     }
     let named = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
     let address = named.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
@@ -133,7 +144,9 @@ pub(super) fn base_url(value: &Value) -> Parsed<BaseUrl> {
         return Err("expected no user in the URL: credentials belong to an identity".into());
     }
     if uri.query().is_some() || !matches!(uri.path(), "" | "/") || text.contains('#') {
-        return Err("expected no path and no query: the gateway forwards those of the request".into());
+        return Err(
+            "expected no path and no query: the gateway forwards those of the request".into()
+        );
     }
     let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
     let port = match authority.port() {
@@ -142,11 +155,15 @@ pub(super) fn base_url(value: &Value) -> Parsed<BaseUrl> {
         None if tls => 443,
         None => 80,
     };
-    if host.is_empty() || port == 0 { Err(format!("expected {HINT}")) } else { Ok(BaseUrl { tls, host: host.into(), port }) }
+    if host.is_empty() || port == 0 {
+        Err(format!("expected {HINT}"))
+    } else {
+        Ok(BaseUrl { tls, host: host.into(), port })
+    }
 }
 
 /// Whether a host is this machine.
-pub(crate) fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     host == "localhost"
         || host.ends_with(".localhost")
         || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
@@ -154,15 +171,19 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 
 pub(super) fn user_type(value: &Value) -> Parsed<UserType> {
     let found = match (value.as_str(), value.to_i128()) {
-        (Some(text), _) => UserType::ALL.into_iter().find(|it| {
-            it.name().eq_ignore_ascii_case(text) || (*it as u8).to_string() == text
-        }),
-        (None, Some(number)) => UserType::ALL.into_iter().find(|it| i128::from(*it as u8) == number),
+        (Some(text), _) => UserType::ALL
+            .into_iter()
+            .find(|it| it.name().eq_ignore_ascii_case(text) || (*it as u8).to_string() == text),
+        (None, Some(number)) => {
+            UserType::ALL.into_iter().find(|it| i128::from(*it as u8) == number)
+        }
         _ => None,
     };
     found.ok_or_else(|| {
-        let known: Vec<_> = UserType::ALL.iter().map(|it| format!("{} ({})", it.name(), *it as u8)).collect();
-        let hint = value.as_str().and_then(|text| nearest(text, UserType::ALL.iter().map(|it| it.name())));
+        let known: Vec<_> =
+            UserType::ALL.iter().map(|it| format!("{} ({})", it.name(), *it as u8)).collect();
+        let hint =
+            value.as_str().and_then(|text| nearest(text, UserType::ALL.iter().map(|it| it.name())));
         let hint = hint.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
         format!("expected one of {}{hint}", known.join(", "))
     })
@@ -175,7 +196,9 @@ pub(super) fn refresh_ahead(value: &Value) -> Parsed<RefreshAhead> {
     match share {
         Some(share) if (1.0..=90.0).contains(&share) => Ok(RefreshAhead::Share(share / 100.0)),
         Some(_) => Err(format!("expected {HINT}")),
-        None => duration_of(text).map(RefreshAhead::Before).ok_or_else(|| format!("expected {HINT}")),
+        None => {
+            duration_of(text).map(RefreshAhead::Before).ok_or_else(|| format!("expected {HINT}"))
+        }
     }
 }
 
@@ -229,7 +252,9 @@ pub(super) fn filter(value: &Value) -> Parsed<String> {
 }
 
 fn is_level(text: &str) -> bool {
-    ["off", "error", "warn", "info", "debug", "trace"].iter().any(|it| it.eq_ignore_ascii_case(text))
+    ["off", "error", "warn", "info", "debug", "trace"]
+        .iter()
+        .any(|it| it.eq_ignore_ascii_case(text))
 }
 
 fn expected(value: &Value, what: &str) -> String {

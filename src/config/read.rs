@@ -57,21 +57,27 @@ impl<'a> Reader<'a> {
             legacy: self.legacy()?,
             rate_limit: RateLimit {
                 global: self.read("rate_limit.global", parse::optional(parse::rate)).flatten(),
-                headers: self.word("rate_limit.headers", &[
-                    ("ietf", RateLimitHeaders::Ietf),
-                    ("legacy", RateLimitHeaders::Legacy),
-                    ("off", RateLimitHeaders::Off),
-                ])?,
+                headers: self.word(
+                    "rate_limit.headers",
+                    &[
+                        ("ietf", RateLimitHeaders::Ietf),
+                        ("legacy", RateLimitHeaders::Legacy),
+                        ("off", RateLimitHeaders::Off),
+                    ],
+                )?,
             },
             errors: self.errors()?,
             audit: Audit { stdout: self.read("audit.stdout", parse::boolean).unwrap_or_default() },
             telemetry: Telemetry {
                 log: self.read("telemetry.log", parse::filter).unwrap_or_default(),
-                log_format: self.word("telemetry.log_format", &[
-                    ("auto", LogFormat::Auto),
-                    ("json", LogFormat::Json),
-                    ("pretty", LogFormat::Pretty),
-                ])?,
+                log_format: self.word(
+                    "telemetry.log_format",
+                    &[
+                        ("auto", LogFormat::Auto),
+                        ("json", LogFormat::Json),
+                        ("pretty", LogFormat::Pretty),
+                    ],
+                )?,
             },
         })
     }
@@ -84,7 +90,8 @@ impl<'a> Reader<'a> {
         }
         let listen: Vec<Listen> = self.read("server.listen", parse::listens).unwrap_or_default();
         let mut seen = HashSet::new();
-        let unset = |listen: &&Listen| !matches!(listen, Listen::Tcp(address) if address.port() == 0);
+        let unset =
+            |listen: &&Listen| !matches!(listen, Listen::Tcp(address) if address.port() == 0);
         if listen.iter().filter(unset).any(|listen| !seen.insert(listen.to_string())) {
             self.wrong("server.listen", "the same address stands here twice");
         }
@@ -112,12 +119,13 @@ impl<'a> Reader<'a> {
         let upstream = Upstream {
             api_url: self.url("upstream.api_url")?,
             auth_url: self.url("upstream.auth_url")?,
-            ca_file: self.read("upstream.ca_file", parse::optional(parse::text))?.map(PathBuf::from),
-            http2: self.word("upstream.http2", &[
-                ("auto", Http2::Auto),
-                ("always", Http2::Always),
-                ("never", Http2::Never),
-            ])?,
+            ca_file: self
+                .read("upstream.ca_file", parse::optional(parse::text))?
+                .map(PathBuf::from),
+            http2: self.word(
+                "upstream.http2",
+                &[("auto", Http2::Auto), ("always", Http2::Always), ("never", Http2::Never)],
+            )?,
             connect_timeout: self.positive("upstream.connect_timeout", parse::duration)?,
             response_timeout: self.positive("upstream.response_timeout", parse::duration)?,
             max_connections: self.positive("upstream.max_connections", parse::count)?,
@@ -210,7 +218,12 @@ impl<'a> Reader<'a> {
                     let why = "the login must name the role that the user really has";
                     self.missing(path, "user_type", why);
                 }
-                Some(Credentials::Password { username, password: password?, user_type: user_type?, totp })
+                Some(Credentials::Password {
+                    username,
+                    password: password?,
+                    user_type: user_type?,
+                    totp,
+                })
             }
             (None, None) => {
                 if !self.is_secret_set(&key("api_token")) {
@@ -236,7 +249,8 @@ impl<'a> Reader<'a> {
                 without_key = 1;
             }
             let identity = self.maybe(&key("identity"), parse::text);
-            let at = identity.as_ref().map(|name| identities.iter().position(|it| *it.name == **name));
+            let at =
+                identity.as_ref().map(|name| identities.iter().position(|it| *it.name == **name));
             if let (Some(None), Some(name)) = (at, &identity) {
                 let known = identities.iter().map(|identity| &*identity.name);
                 let hint = nearest(name, known).map_or_else(
@@ -269,7 +283,9 @@ impl<'a> Reader<'a> {
         let unknown = [("allow", UnknownRoutes::Allow), ("deny", UnknownRoutes::Deny)];
         let tokens = [("mint", RequestTokenRoutes::Mint), ("deny", RequestTokenRoutes::Deny)];
         Policy {
-            unknown_routes: self.word("policy.unknown_routes", &unknown).unwrap_or(UnknownRoutes::Deny),
+            unknown_routes: self
+                .word("policy.unknown_routes", &unknown)
+                .unwrap_or(UnknownRoutes::Deny),
             request_token_routes: self
                 .word("policy.request_token_routes", &tokens)
                 .unwrap_or(RequestTokenRoutes::Deny),
@@ -293,7 +309,8 @@ impl<'a> Reader<'a> {
         let mut status = BTreeMap::new();
         let overrides = value_at(self.values, "errors.status").and_then(Value::as_dict);
         for code in overrides.into_iter().flat_map(Dict::keys) {
-            let read: Option<StatusCode> = self.read(&format!("errors.status.{code}"), parse::status);
+            let read: Option<StatusCode> =
+                self.read(&format!("errors.status.{code}"), parse::status);
             status.extend(read.map(|read| (code.clone(), read)));
         }
         Some(Errors { mode: self.word("errors.mode", &modes)?, status })
@@ -411,9 +428,9 @@ impl<'a> Reader<'a> {
     fn missing(&mut self, section: &str, key: &str, why: &str) {
         // The section has no place of its own in the texts; its first setting stands for it.
         let first = value_at(self.values, section).and_then(Value::as_dict).and_then(|values| {
-            values.iter().find_map(|(name, value)| {
-                self.origins.place(&format!("{section}.{name}"), value)
-            })
+            values
+                .iter()
+                .find_map(|(name, value)| self.origins.place(&format!("{section}.{name}"), value))
         });
         self.findings.push(Finding {
             message: format!("[{section}] lacks `{key}`: {why}"),
@@ -437,4 +454,3 @@ impl<'a> Reader<'a> {
 fn is_blank(value: &Value) -> bool {
     value.as_str().is_some_and(str::is_empty)
 }
-

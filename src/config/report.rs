@@ -70,14 +70,17 @@ impl Report {
 
     fn group<'a>(&'a self, finding: &'a Finding) -> annotate_snippets::Group<'a> {
         let title = Level::ERROR.primary_title(finding.message.as_str());
-        let source = finding.place.as_ref().and_then(|(at, span)| Some((self.sources.get(*at)?, span)));
+        let source =
+            finding.place.as_ref().and_then(|(at, span)| Some((self.sources.get(*at)?, span)));
         let group = match source {
             Some((source, span)) => {
                 let end = span.end.min(source.text.len());
                 let span = span.start.min(end)..end;
                 let there = AnnotationKind::Primary.span(span).label(finding.label.as_str());
                 title.element(
-                    Snippet::source(source.text.as_str()).path(source.name.as_str()).annotation(there),
+                    Snippet::source(source.text.as_str())
+                        .path(source.name.as_str())
+                        .annotation(there),
                 )
             }
             None => annotate_snippets::Group::with_title(title),

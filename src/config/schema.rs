@@ -62,7 +62,9 @@ fn schema_of(kind: Kind) -> Value {
         Kind::Bool => json!({ "type": "boolean" }),
         Kind::Count => json!({ "type": "integer", "minimum": 0 }),
         Kind::Duration => pattern("^[0-9]+(ms|s|m|h|d)$"),
-        Kind::Size => json!({ "anyOf": [pattern("^[0-9]+(B|KiB|MiB|GiB)?$"), { "type": "integer", "minimum": 0 }] }),
+        Kind::Size => {
+            json!({ "anyOf": [pattern("^[0-9]+(B|KiB|MiB|GiB)?$"), { "type": "integer", "minimum": 0 }] })
+        }
         Kind::Word(words) => json!({ "enum": words }),
         Kind::Listens => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 }),
         Kind::UserType => json!({ "anyOf": [

@@ -181,7 +181,11 @@ pub(super) static DOCUMENTATION: LazyLock<BTreeMap<String, String>> = LazyLock::
 
 /// The examples of the reference, as if they were no comments.
 pub(super) static EXAMPLES: LazyLock<String> = LazyLock::new(|| {
-    REFERENCE.lines().filter(|line| is_example(line)).map(|line| uncommented(line).to_owned() + "\n").collect()
+    REFERENCE
+        .lines()
+        .filter(|line| is_example(line))
+        .map(|line| uncommented(line).to_owned() + "\n")
+        .collect()
 });
 
 fn is_example(line: &str) -> bool {

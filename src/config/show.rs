@@ -14,7 +14,8 @@ pub(super) fn toml(values: &Dict, origin: &dyn Fn(&Value) -> String) -> String {
 }
 
 fn section(path: &str, values: &Dict, origin: &dyn Fn(&Value) -> String, text: &mut String) {
-    let join = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    let join =
+        |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     let (tables, settings): (Vec<_>, Vec<_>) =
         values.iter().partition(|(_, value)| matches!(value, Value::Dict(..)));
     if !settings.is_empty() {

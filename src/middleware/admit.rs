@@ -54,14 +54,23 @@ pub(super) fn too_large(limit: u64) -> Problem {
 fn check_head(request: &Request) -> Result<(), Problem> {
     let headers = request.headers();
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-        return Err(Problem::new(Kind::MethodRefused, "The gateway relays neither CONNECT nor TRACE."));
+        return Err(Problem::new(
+            Kind::MethodRefused,
+            "The gateway relays neither CONNECT nor TRACE.",
+        ));
     }
     // `-` and `_` are one character to a server that puts fields into its environment.
     if headers.keys().any(|name| name.as_str().contains('_')) {
         return Err(malformed("A header field name contains an underscore."));
     }
-    if headers.get(header::EXPECT).is_some_and(|it| !it.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-        return Err(Problem::new(Kind::ExpectationFailed, "The only expectation that can be met is `100-continue`."));
+    if headers
+        .get(header::EXPECT)
+        .is_some_and(|it| !it.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    {
+        return Err(Problem::new(
+            Kind::ExpectationFailed,
+            "The only expectation that can be met is `100-continue`.",
+        ));
     }
     if request.version() == Version::HTTP_2 && disagrees_with_authority(request) {
         return Err(malformed("The request names two different hosts."));
@@ -83,8 +92,9 @@ fn disagrees_with_authority(request: &Request) -> bool {
 
 fn has_been_here(headers: &HeaderMap) -> bool {
     let hops = headers.get_all(header::VIA).iter().filter_map(|via| via.to_str().ok());
-    hops.flat_map(|via| via.split(','))
-        .any(|hop| hop.split_whitespace().nth(1).is_some_and(|by| by.eq_ignore_ascii_case(PSEUDONYM)))
+    hops.flat_map(|via| via.split(',')).any(|hop| {
+        hop.split_whitespace().nth(1).is_some_and(|by| by.eq_ignore_ascii_case(PSEUDONYM))
+    })
 }
 
 fn malformed(detail: &'static str) -> Problem {

@@ -46,7 +46,8 @@ impl Middleware for Authenticate {
 /// The key that a request presents. One that presents several presents none that counts.
 fn presented(headers: &HeaderMap) -> Result<Option<&[u8]>, Unknown> {
     let keys = headers.get_all(API_KEY).iter().map(|key| Ok(key.as_bytes()));
-    let bearers = headers.get_all(header::AUTHORIZATION).iter().map(|value| bearer(value.as_bytes()));
+    let bearers =
+        headers.get_all(header::AUTHORIZATION).iter().map(|value| bearer(value.as_bytes()));
     let mut presented = keys.chain(bearers);
     let first = presented.next().transpose()?;
     if presented.next().is_some() { Err(Unknown::Wrong) } else { Ok(first) }
@@ -65,9 +66,6 @@ fn stranger(unknown: Unknown) -> Problem {
         Kind::Unauthenticated,
         "The gateway does not know who is calling; send your key as `X-Api-Key`.",
     )
-    .header(
-        header::WWW_AUTHENTICATE,
-        HeaderValue::from_static(r#"Bearer realm="amove-gateway""#),
-    )
+    .header(header::WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="amove-gateway""#))
     .caused_by(unknown)
 }

@@ -33,7 +33,8 @@ pub struct FindRoute {
 impl FindRoute {
     /// Moves legacy paths as `legacy` says, and lets pass what `policy` allows.
     pub fn new(legacy: &config::Legacy, policy: &config::Policy) -> Self {
-        let seconds = |date: Date| date.to_zoned(TimeZone::UTC).ok().map(|at| at.timestamp().as_second());
+        let seconds =
+            |date: Date| date.to_zoned(TimeZone::UTC).ok().map(|at| at.timestamp().as_second());
         let sunset = legacy.sunset.and_then(seconds).and_then(|at| u64::try_from(at).ok());
         Self {
             legacy: legacy.mode,
@@ -52,7 +53,8 @@ impl FindRoute {
         if let Some(since) = &self.deprecation {
             add(DEPRECATION, since.clone());
         }
-        if let Ok(link) = HeaderValue::try_from(format!("<{successor}>; rel=\"successor-version\"")) {
+        if let Ok(link) = HeaderValue::try_from(format!("<{successor}>; rel=\"successor-version\""))
+        {
             add(header::LINK, link);
         }
         if let Some(sunset) = &self.sunset {
@@ -125,13 +127,19 @@ fn auth_managed() -> Problem {
 }
 
 fn legacy_rejected(successor: &str) -> Problem {
-    Problem::new(Kind::LegacyRejected, "Paths without a version are switched off; use the successor.")
-        .member("successor", successor)
+    Problem::new(
+        Kind::LegacyRejected,
+        "Paths without a version are switched off; use the successor.",
+    )
+    .member("successor", successor)
 }
 
 fn unknown_route() -> Problem {
-    Problem::new(Kind::PolicyDenied, "This route is not documented, and the gateway lets only documented routes pass.")
-        .member("rule", "policy.unknown_routes = \"deny\"")
+    Problem::new(
+        Kind::PolicyDenied,
+        "This route is not documented, and the gateway lets only documented routes pass.",
+    )
+    .member("rule", "policy.unknown_routes = \"deny\"")
 }
 
 #[cfg(test)]

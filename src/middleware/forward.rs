@@ -105,7 +105,8 @@ impl From<upstream::Error> for Problem {
                 Self::new(Kind::UpstreamTimeout, unreachable).retry_after(Duration::from_secs(5))
             }
             Error::Roots(_) | Error::Connect { .. } => {
-                Self::new(Kind::UpstreamUnreachable, unreachable).retry_after(Duration::from_secs(5))
+                Self::new(Kind::UpstreamUnreachable, unreachable)
+                    .retry_after(Duration::from_secs(5))
             }
             Error::Exhausted { .. } => {
                 Self::new(Kind::Overloaded, "All connections to Amove are in use.")

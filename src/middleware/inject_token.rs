@@ -53,7 +53,8 @@ impl InjectToken {
             None => self.sessions.token(identity).await?,
         };
         let custom = Custom::of(exchange.destination()?.route, request.method());
-        let spare = if custom.replayable { self.replica(identity, &mut request).await? } else { None };
+        let spare =
+            if custom.replayable { self.replica(identity, &mut request).await? } else { None };
 
         let answer = next.run(exchange, sign(request, &token)).await;
         if !(custom.judges_token && exchange.token_was_denied()) {

@@ -36,8 +36,7 @@ impl Normalise {
 
     fn problem(&self, error: AppError, headers: &HeaderMap) -> Problem {
         let code = error.code;
-        let status =
-            self.overrides.get(&code).copied().unwrap_or_else(|| codes::status(&code));
+        let status = self.overrides.get(&code).copied().unwrap_or_else(|| codes::status(&code));
         let detail = codes::meaning(&code).unwrap_or("Amove reported an error of its own.");
         let mut problem = Problem::new(Kind::UpstreamError, detail)
             .with_status(status)
@@ -130,7 +129,8 @@ mod tests {
     };
 
     fn normalise(mode: ErrorMode) -> Normalise {
-        let overrides = BTreeMap::from([("DUPLICATE".to_owned(), StatusCode::UNPROCESSABLE_ENTITY)]);
+        let overrides =
+            BTreeMap::from([("DUPLICATE".to_owned(), StatusCode::UNPROCESSABLE_ENTITY)]);
         Normalise { mode, overrides }
     }
 
@@ -153,7 +153,10 @@ mod tests {
         let (answer, exchange) = answer(ErrorMode::Problem, 499, NOT_FOUND).await;
 
         let problem = answer.unwrap_err();
-        assert_eq!((problem.kind(), problem.status()), (Kind::UpstreamError, StatusCode::NOT_FOUND));
+        assert_eq!(
+            (problem.kind(), problem.status()),
+            (Kind::UpstreamError, StatusCode::NOT_FOUND)
+        );
         assert_eq!(exchange.attempts().code.as_deref(), Some("NOT_FOUND"));
         let response = problem.into_response(&HeaderValue::from_static("id"));
         assert_eq!(response.headers()["error-code"], "NOT_FOUND");
@@ -191,7 +194,10 @@ mod tests {
         let page = answer(ErrorMode::Problem, 503, "<html>").await.0.unwrap_err();
         let plain = answer(ErrorMode::Problem, 400, "Only the owner.").await.0.unwrap();
 
-        assert_eq!((crash.kind(), crash.status()), (Kind::UpstreamFailure, StatusCode::BAD_GATEWAY));
+        assert_eq!(
+            (crash.kind(), crash.status()),
+            (Kind::UpstreamFailure, StatusCode::BAD_GATEWAY)
+        );
         assert_eq!(page.status(), StatusCode::SERVICE_UNAVAILABLE);
         let page = page.into_response(&HeaderValue::from_static("id"));
         assert_eq!(page.headers()["retry-after"], "20");

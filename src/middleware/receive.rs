@@ -73,7 +73,7 @@ fn finish(exchange: &Arc<Exchange>, answer: Answer) -> Response {
     debug!(
         id = ?exchange.id,
         method = exchange.method.as_str(),
-        route = exchange.destination().ok().and_then(|to| to.route).map(|route| &*route.template),
+        route = exchange.destination().ok().and_then(|to| to.route).map(|route| route.template),
         status = response.status().as_u16(),
         problem = kind.map(Kind::name),
         duration_us = exchange.elapsed().as_micros(),
@@ -97,7 +97,9 @@ fn panicked() -> Problem {
 fn log(exchange: &Exchange, problem: &Problem) {
     let (id, kind, causes) = (&exchange.id, problem.kind().name(), problem.causes());
     match problem.kind().blame() {
-        _ if problem.kind() == Kind::Internal => error!(?id, causes, "request failed by a mistake of ours"),
+        _ if problem.kind() == Kind::Internal => {
+            error!(?id, causes, "request failed by a mistake of ours")
+        }
         Blame::Service => warn!(?id, kind, causes, "request could not be served"),
         Blame::Denied | Blame::Stranger | Blame::Quota | Blame::Api => {
             debug!(?id, kind, causes, "request ended in a problem");

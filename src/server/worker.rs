@@ -151,7 +151,8 @@ async fn accept(listener: Listener, care: Arc<Care>) -> io::Result<()> {
 /// Serves one connection and keeps account of it.
 async fn serve(care: Arc<Care>, stream: Stream, peer: Peer, permit: OwnedSemaphorePermit) {
     let handle = Handle::new(Arc::clone(&care.ticks));
-    let watched = Arc::new(Watched { handle, waker: AtomicWaker::new(), abandoned: AtomicBool::new(false) });
+    let watched =
+        Arc::new(Watched { handle, waker: AtomicWaker::new(), abandoned: AtomicBool::new(false) });
     let _account = Account::open(&care, &watched, permit);
     if let Err(error) = connection::serve(&care, stream, peer, &watched).await {
         tracing::debug!(error, "connection ended");
@@ -160,7 +161,8 @@ async fn serve(care: Arc<Care>, stream: Stream, peer: Peer, permit: OwnedSemapho
 
 /// Looks after the connections, a few times a second; returns when the last one has drained.
 async fn sweep(care: &Care) {
-    let ticks = |time: Duration| u32::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
+    let ticks =
+        |time: Duration| u32::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
     let config = &care.edge.config;
     let patience = Patience {
         header: ticks(config.header_timeout).max(1),

@@ -45,7 +45,11 @@ pub(super) type Fingerprint = [u8; 32];
 
 impl Gate {
     /// Whether it is open at `now`, given the fingerprint of the credentials there are now.
-    pub(super) fn is_open(&self, now: Timestamp, credentials: impl FnOnce() -> Option<Fingerprint>) -> bool {
+    pub(super) fn is_open(
+        &self,
+        now: Timestamp,
+        credentials: impl FnOnce() -> Option<Fingerprint>,
+    ) -> bool {
         match self {
             Self::Open => true,
             Self::Waiting { until, .. } => now >= *until,
@@ -65,7 +69,9 @@ impl Gate {
         luck: f64,
     ) -> Self {
         let (bounds, quota) = match failure {
-            Failed::Auth(auth::Error::Refused(_) | auth::Error::Unsupported(_) | auth::Error::TotpNeeded)
+            Failed::Auth(
+                auth::Error::Refused(_) | auth::Error::Unsupported(_) | auth::Error::TotpNeeded,
+            )
             | Failed::Totp(_) => {
                 return Self::Latched { reason: text(failure), tried };
             }

@@ -16,7 +16,10 @@ use super::totp::{self, Authenticator};
 use crate::{
     amove::auth::{self, AuthHost, Challenge, Dated},
     clock::Clock,
-    config::{UserType, secret::{self, Secret}},
+    config::{
+        UserType,
+        secret::{self, Secret},
+    },
 };
 
 /// One call of the auth host takes no longer.
@@ -201,6 +204,9 @@ pub fn expiry(token: &SecretString, skew: i64) -> Option<Timestamp> {
     let claims: Claims =
         jsonwebtoken::dangerous::insecure_decode_claims(token.expose_secret()).ok()?;
     let exp = claims.exp.filter(|exp| exp.is_finite() && *exp > 0.0)?;
-    #[expect(clippy::cast_possible_truncation, reason = "`as` saturates, and the range is checked next")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "`as` saturates, and the range is checked next"
+    )]
     Timestamp::from_second((exp as i64).saturating_sub(skew)).ok()
 }

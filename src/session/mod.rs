@@ -92,9 +92,11 @@ impl Sessions {
     ///
     /// [`ErrorKind::Unavailable`].
     pub async fn request_token(&self) -> Result<SecretString, Error> {
-        self.host.request_token().await.map(|token| token.value).map_err(|error| {
-            Error::of("", ErrorKind::Unavailable(error.to_string()))
-        })
+        self.host
+            .request_token()
+            .await
+            .map(|token| token.value)
+            .map_err(|error| Error::of("", ErrorKind::Unavailable(error.to_string())))
     }
 
     /// Whether one identity at least has a valid token.

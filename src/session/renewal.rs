@@ -42,7 +42,8 @@ async fn turn(session: &Arc<Session>) {
     }
     let wait = match session.current() {
         Some(token) => {
-            let wait = Duration::try_from(token.renew_at.duration_since(now)).unwrap_or(Duration::ZERO);
+            let wait =
+                Duration::try_from(token.renew_at.duration_since(now)).unwrap_or(Duration::ZERO);
             if wait.is_zero() && session.may_log_in() {
                 // What becomes of it is told to whoever asks for the session's status.
                 let _ = session.succeed(token.generation, Cause::Due).await;

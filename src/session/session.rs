@@ -305,7 +305,11 @@ impl Session {
         }
         match login::log_out(&self.host, &token.secret).await {
             Ok(()) => {
-                info!(identity = &*self.identity.name, generation = token.generation, "session closed");
+                info!(
+                    identity = &*self.identity.name,
+                    generation = token.generation,
+                    "session closed"
+                );
                 true
             }
             Err(error) => {
@@ -370,7 +374,12 @@ impl Session {
 /// When a token that is got `now` is to be replaced: so long before its end as the identity says,
 /// but not before half of its life is over; a little earlier by `luck`, so that not all gateways
 /// come at once.
-fn renew_at(identity: &Identity, now: Timestamp, expires: Option<Timestamp>, luck: f64) -> Timestamp {
+fn renew_at(
+    identity: &Identity,
+    now: Timestamp,
+    expires: Option<Timestamp>,
+    luck: f64,
+) -> Timestamp {
     let Some(expires) = expires else {
         let max_age = SignedDuration::try_from(identity.max_age).unwrap_or(SignedDuration::MAX);
         return now.checked_add(max_age).unwrap_or(Timestamp::MAX);
@@ -378,7 +387,9 @@ fn renew_at(identity: &Identity, now: Timestamp, expires: Option<Timestamp>, luc
     let life = expires.duration_since(now).max(SignedDuration::ZERO);
     let ahead = match identity.refresh_ahead {
         RefreshAhead::Share(share) => part(life, share),
-        RefreshAhead::Before(ahead) => SignedDuration::try_from(ahead).unwrap_or(SignedDuration::MAX),
+        RefreshAhead::Before(ahead) => {
+            SignedDuration::try_from(ahead).unwrap_or(SignedDuration::MAX)
+        }
     };
     let ahead = ahead.min(life / 2);
     expires.checked_sub(ahead + part(ahead, luck / 10.0)).unwrap_or(now)

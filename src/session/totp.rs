@@ -24,7 +24,9 @@ pub enum Error {
     #[error("the TOTP secret is neither base32 nor an otpauth:// URI")]
     NotBase32,
     /// It is an `otpauth://` URI that makes no sense.
-    #[error("the TOTP secret is an otpauth:// URI that cannot be used (a secret of 16 bytes or more, 6 to 8 digits and a period are expected)")]
+    #[error(
+        "the TOTP secret is an otpauth:// URI that cannot be used (a secret of 16 bytes or more, 6 to 8 digits and a period are expected)"
+    )]
     BadUri,
     /// There is hardly anything to guess.
     #[error("the TOTP secret has fewer than 10 bytes")]
@@ -89,7 +91,9 @@ mod tests {
 
     #[test]
     fn the_codes_are_those_of_the_standard() {
-        for (time, expected) in [(59, "287082"), (1_111_111_109, "081804"), (20_000_000_000, "353130")] {
+        for (time, expected) in
+            [(59, "287082"), (1_111_111_109, "081804"), (20_000_000_000, "353130")]
+        {
             let code = authenticator(RFC).code(time, 0).unwrap();
             assert_eq!(code.digits.expose_secret(), expected);
         }

@@ -15,7 +15,8 @@ pub fn start(config: &Telemetry) {
         LogFormat::Pretty => true,
         LogFormat::Auto => io::stderr().is_terminal(),
     };
-    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+    let colour =
+        io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
     let layer = if pretty {
         layer.with_ansi(colour).boxed()
     } else {

@@ -53,8 +53,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Begins to speak HTTP/1.1 on `stream`.
     pub(super) async fn begin(stream: Stream) -> Result<Box<Self>, hyper::Error> {
-        let (sender, driver) =
-            http1::Builder::new().handshake(TokioIo::new(stream)).await?;
+        let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
         Ok(Box::new(Self { sender, driver, idle_since: Instant::now(), lease: None }))
     }
 

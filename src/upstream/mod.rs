@@ -137,7 +137,11 @@ fn unambiguous(response: &Response) -> Result<(), Error> {
     {
         return Err(Error::Ambiguous("it has both Content-Length and Transfer-Encoding"));
     }
-    if headers.get_all(header::TRANSFER_ENCODING).iter().any(|v| !v.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+    if headers
+        .get_all(header::TRANSFER_ENCODING)
+        .iter()
+        .any(|v| !v.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
         return Err(Error::Ambiguous("its Transfer-Encoding is not `chunked`"));
     }
     Ok(())

@@ -249,7 +249,8 @@ impl Pool {
 
 /// Host and port, the port left out where it is the scheme's own.
 fn authority(base: &config::BaseUrl) -> Arc<str> {
-    let host = if base.host.contains(':') { format!("[{}]", base.host) } else { base.host.to_string() };
+    let host =
+        if base.host.contains(':') { format!("[{}]", base.host) } else { base.host.to_string() };
     let own = if base.tls { 443 } else { 80 };
     if base.port == own { host.into() } else { format!("{host}:{}", base.port).into() }
 }
