@@ -40,7 +40,7 @@ enum Source {
     Incoming(Incoming),
     Driven(Incoming, Pin<Box<dyn Drive>>),
     /// What was read ahead (and counted then), and the rest.
-    Resumed(Bytes, Box<Source>),
+    Resumed(Bytes, Box<Self>),
 }
 
 /// What moves a body forward: the connection it arrives on, polled by whoever reads the body.

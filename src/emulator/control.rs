@@ -49,7 +49,7 @@ pub(super) fn answer(world: &World, call: &Call<'_>) -> Option<Reply> {
 }
 
 /// One fault, or a list of them.
-pub fn faults(text: &[u8]) -> serde_json::Result<Vec<Fault>> {
+pub(super) fn faults(text: &[u8]) -> serde_json::Result<Vec<Fault>> {
     match serde_json::from_slice(text)? {
         list @ Value::Array(_) => serde_json::from_value(list),
         one => Ok(vec![serde_json::from_value(one)?]),

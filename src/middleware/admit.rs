@@ -108,7 +108,6 @@ mod tests {
     use super::*;
     use crate::middleware::testing::{api, exchange, request};
 
-    #[track_caller]
     async fn check(edit: impl FnOnce(&mut Request), expected: Result<StatusCode, Kind>) {
         let admit = Admit { max_body_bytes: Some(4) };
         let mut request = request();

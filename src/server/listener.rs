@@ -106,7 +106,7 @@ impl Bound {
 fn tcp(address: SocketAddr, workers: usize) -> io::Result<(Listen, Vec<Listener>)> {
     // A socket that shares its port would also share it with a stranger, or with a second gateway
     // that was started by mistake; one that does not share finds out.
-    drop(socket(address)?.bind(&address.into()).map(|()| address)?);
+    socket(address)?.bind(&address.into())?;
     let mut sockets = Vec::with_capacity(workers);
     let mut chosen = address;
     for _ in 0..workers {

@@ -14,14 +14,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{amove::auth::AuthHost, clock::Clock, config, upstream::Upstream};
 
 mod gate;
+mod identity;
 pub mod login;
 mod renewal;
-mod session;
 pub mod totp;
 
 use gate::Gate;
-use session::Session;
-pub use session::Token;
+use identity::Session;
+pub use identity::Token;
 
 /// All sessions.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::session::{Cause, Session};
+use super::identity::{Cause, Session};
 
 /// How often one looks whether something has changed that nobody announces: the wall clock, or the
 /// content of a secret file.

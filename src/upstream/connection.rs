@@ -109,7 +109,9 @@ impl Drive for Connection {
 }
 
 /// An exchange on a connection that many share: it only holds its right to be under way.
-pub(super) struct Multiplexed(pub(super) OwnedSemaphorePermit);
+pub(super) struct Multiplexed {
+    pub(super) _permit: OwnedSemaphorePermit,
+}
 
 impl Drive for Multiplexed {
     fn poll_drive(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {

@@ -49,6 +49,10 @@ pub(super) struct Pool {
     /// A permit for each exchange under way: more connections are never needed.
     free: Arc<Semaphore>,
     /// Last in, first out: what is not needed grows old and is closed.
+    #[expect(
+        clippy::vec_box,
+        reason = "a connection is boxed for its whole life: it is a body's driver"
+    )]
     idle: Mutex<Vec<Box<Connection>>>,
     /// The connection that all share, where the host speaks HTTP/2.
     shared: Mutex<Option<http2::SendRequest<Body>>>,
@@ -127,7 +131,7 @@ impl Pool {
                     self.address(&mut request);
                     match sender.try_send_request(request).await {
                         Ok(response) => {
-                            let lease = Box::pin(Multiplexed(permit));
+                            let lease = Box::pin(Multiplexed { _permit: permit });
                             return Ok(response.map(|body| Body::driven(body, lease)));
                         }
                         Err(error) => error.into(),
