@@ -233,6 +233,8 @@ impl Exchange {
 
     fn record(&self, clock: &Clock) -> Record {
         let attempts = lock(&self.attempts).clone();
+        // Each lock is let go before the next is taken.
+        let status = lock(&self.ending).status;
         let destination = self.destination.get().copied();
         let route = destination.and_then(|destination| destination.route);
         Record {
@@ -245,7 +247,7 @@ impl Exchange {
             method: self.method.clone(),
             route: route.map(|route| route.template),
             effect: route.map(|route| route.effect),
-            status: lock(&self.ending).status,
+            status,
             upstream_status: attempts.status,
             code: attempts.code,
             outcome: self.outcome(),
