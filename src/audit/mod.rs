@@ -5,7 +5,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::JoinHandle,
     time::Duration,
@@ -18,8 +17,9 @@ use uuid::Uuid;
 
 use crate::{amove::catalogue::Effect, caller::Peer, config};
 
-/// Records that may wait for the writer. When it falls further behind, records are lost and counted.
-const WAITING: usize = 16 * 1024;
+mod queue;
+
+use queue::Queue;
 
 /// One request and how it ended. Never holds a path, a query, a body or a credential.
 #[derive(Debug, Serialize)]
@@ -105,21 +105,13 @@ pub enum Outcome {
 /// Where records go.
 #[derive(Debug)]
 pub struct Trail {
-    writer: Option<SyncSender<Entry>>,
+    queue: Option<Arc<Queue>>,
     lost: AtomicU64,
-}
-
-/// What goes to the writer.
-#[derive(Debug)]
-enum Entry {
-    Record(Box<Record>),
-    /// Nothing more will come.
-    End,
 }
 
 /// The thread that writes what the trail is given.
 #[derive(Debug)]
-pub struct Writer(Option<(SyncSender<Entry>, JoinHandle<()>)>);
+pub struct Writer(Option<(Arc<Queue>, JoinHandle<()>)>);
 
 impl Trail {
     /// Opens the trail that `config` describes.
@@ -130,20 +122,20 @@ impl Trail {
     pub fn open(config: &config::Audit) -> io::Result<(Arc<Self>, Writer)> {
         let lost = AtomicU64::new(0);
         if !config.stdout {
-            return Ok((Arc::new(Self { writer: None, lost }), Writer(None)));
+            return Ok((Arc::new(Self { queue: None, lost }), Writer(None)));
         }
-        let (sender, entries) = sync_channel(WAITING);
+        let queue = Arc::new(Queue::default());
+        let read = Arc::clone(&queue);
         let thread = std::thread::Builder::new().name("audit".into());
-        let thread = thread.spawn(move || write_lines(&entries, io::stdout()))?;
-        let writer = Writer(Some((sender.clone(), thread)));
-        Ok((Arc::new(Self { writer: Some(sender), lost }), writer))
+        let thread = thread.spawn(move || write_lines(&read, io::stdout()))?;
+        let writer = Writer(Some((Arc::clone(&queue), thread)));
+        Ok((Arc::new(Self { queue: Some(queue), lost }), writer))
     }
 
     /// Writes down what `record` tells. Never waits; what cannot be written is counted.
     pub fn write(&self, record: impl FnOnce() -> Record) {
-        let Some(writer) = &self.writer else { return };
-        let entry = Entry::Record(Box::new(record()));
-        if writer.try_send(entry).is_err() && self.lost.fetch_add(1, Ordering::Relaxed) == 0 {
+        let Some(queue) = &self.queue else { return };
+        if !queue.push(record()) && self.lost.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::error!("audit records are lost: standard output is too slow");
         }
     }
@@ -158,27 +150,22 @@ impl Writer {
     /// Waits until everything that was given to the trail so far is written; what comes later is
     /// lost.
     pub fn finish(self) {
-        if let Some((sender, thread)) = self.0
-            && sender.send(Entry::End).is_ok()
-            && thread.join().is_err()
-        {
+        let Some((queue, thread)) = self.0 else { return };
+        queue.end();
+        if thread.join().is_err() {
             tracing::error!("the writer of audit records has crashed");
         }
     }
 }
 
 /// Writes what has gathered in one go: the workers never wait for the disk.
-fn write_lines(entries: &Receiver<Entry>, mut out: impl Write) {
-    let mut lines = Vec::with_capacity(64 * 1024);
-    let mut ended = false;
-    while !ended && let Ok(first) = entries.recv() {
-        for entry in std::iter::once(first).chain(entries.try_iter().take(512)) {
-            match entry {
-                Entry::Record(record) if serde_json::to_writer(&mut lines, &record).is_ok() => {
-                    lines.push(b'\n');
-                }
-                Entry::Record(_) => {}
-                Entry::End => ended = true,
+fn write_lines(queue: &Queue, mut out: impl Write) {
+    let (mut records, mut lines) = (Vec::new(), Vec::new());
+    while queue.take(&mut records) {
+        for record in records.drain(..) {
+            // A record consists of what can be written as JSON.
+            if serde_json::to_writer(&mut lines, &record).is_ok() {
+                lines.push(b'\n');
             }
         }
         if let Err(error) = out.write_all(&lines).and_then(|()| out.flush()) {
