@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    ops::{Deref, DerefMut},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -12,8 +13,50 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-/// A request on its way to the API.
-pub type Request = http::Request<Body>;
+/// A request on its way to the API. Boxed: it is handed from layer to layer, and a pointer is
+/// handed over sooner than some hundred bytes, ten times.
+#[derive(Debug)]
+pub struct Request(Box<http::Request<Body>>);
+
+impl Request {
+    /// A request for `/` with this body.
+    pub fn new(body: Body) -> Self {
+        Self(Box::new(http::Request::new(body)))
+    }
+
+    /// The request itself.
+    pub fn into_inner(self) -> http::Request<Body> {
+        *self.0
+    }
+
+    /// The same request with another body.
+    #[must_use]
+    pub fn map_body(mut self, change: impl FnOnce(Body) -> Body) -> Self {
+        let body = std::mem::take(self.body_mut());
+        *self.body_mut() = change(body);
+        self
+    }
+}
+
+impl From<http::Request<Body>> for Request {
+    fn from(request: http::Request<Body>) -> Self {
+        Self(Box::new(request))
+    }
+}
+
+impl Deref for Request {
+    type Target = http::Request<Body>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Request {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
 
 /// A response on its way to the caller.
 pub type Response = http::Response<Body>;

@@ -15,7 +15,7 @@ const GATHER: Duration = Duration::from_millis(5);
 
 /// Records on their way.
 #[derive(Debug, Default)]
-pub struct Queue {
+pub(super) struct Queue {
     state: Mutex<State>,
     news: Condvar,
 }

@@ -40,7 +40,7 @@ impl Middleware for Admit {
         if http_body::Body::size_hint(request.body()).lower() > limit {
             return Err(too_large(limit));
         }
-        next.run(exchange, request.map(|body| body.limited(limit))).await
+        next.run(exchange, request.map_body(|body| body.limited(limit))).await
     }
 }
 

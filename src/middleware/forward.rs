@@ -69,23 +69,28 @@ impl Next for Forward {
 }
 
 /// Makes of what the caller sent what the API receives: its target as it came, framed anew.
-async fn prepare(exchange: &Exchange, request: Request) -> Result<Request, Problem> {
-    let (mut parts, mut body) = request.into_parts();
+async fn prepare(exchange: &Exchange, mut request: Request) -> Result<Request, Problem> {
     // Of a target in absolute form only the path and the query are the API's business.
-    if parts.uri.scheme().is_some() {
-        parts.uri = parts.uri.path_and_query().cloned().map(Into::into).unwrap_or_default();
+    if request.uri().scheme().is_some() {
+        *request.uri_mut() =
+            request.uri().path_and_query().cloned().map(Into::into).unwrap_or_default();
     }
+    let body = request.body();
     if !body.is_end_stream() && body.size_hint().exact().is_none() {
         // Nothing leaves before the body has shown that it is well framed.
-        body = body.begun().await.map_err(body_broke_off)?;
+        let body = std::mem::take(request.body_mut());
+        *request.body_mut() = Box::pin(body.begun()).await.map_err(body_broke_off)?;
     }
-    if body.is_end_stream() && matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
+    let wants_length = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
+    let is_empty = request.body().is_end_stream();
+    let headers = request.headers_mut();
+    if is_empty && wants_length {
         // Servers refuse these methods without a length (contract section 4.1).
-        parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
-    parts.headers.insert(header::VIA, VIA);
-    parts.headers.insert(REQUEST_ID, exchange.id.clone());
-    Ok(Request::from_parts(parts, body))
+    headers.insert(header::VIA, VIA);
+    headers.insert(REQUEST_ID, exchange.id.clone());
+    Ok(request)
 }
 
 fn timed_out() -> Problem {

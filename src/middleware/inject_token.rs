@@ -50,7 +50,7 @@ impl InjectToken {
         let identity = exchange.caller()?.identity;
         let token = match self.sessions.current(identity) {
             Some(token) => token,
-            None => self.sessions.token(identity).await?,
+            None => Box::pin(self.sessions.token(identity)).await?,
         };
         let custom = Custom::of(exchange.destination()?.route, request.method());
         let spare =
@@ -62,7 +62,7 @@ impl InjectToken {
         }
         drop(answer);
 
-        let fresh = self.sessions.renew(identity, &token).await?;
+        let fresh = Box::pin(self.sessions.renew(identity, &token)).await?;
         let Some(again) = spare else { return Err(not_replayed()) };
         tracing::debug!(id = ?exchange.id, "token was denied: replayed with a newer one");
         let answer = next.run(exchange, sign(again, &fresh)).await;
@@ -100,7 +100,7 @@ impl InjectToken {
             let rule = "policy.request_token_routes = \"deny\"";
             return Err(Problem::new(Kind::PolicyDenied, detail).member("rule", rule));
         }
-        let (mut parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_inner().into_parts();
         let Held::Whole(form) = body.hold(FORM).await.map_err(super::forward::body_broke_off)?
         else {
             return Err(super::admit::too_large(FORM as u64));
@@ -117,7 +117,7 @@ impl InjectToken {
         // Strings, numbers and maps with string keys can always be written as JSON.
         let body = Bytes::from(serde_json::to_vec(&form).unwrap_or_default());
         parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        next.run(exchange, Request::from_parts(parts, body.into())).await
+        next.run(exchange, http::Request::from_parts(parts, body.into()).into()).await
     }
 }
 
@@ -130,7 +130,10 @@ impl Middleware for InjectToken {
     ) -> Answer {
         match exchange.destination()?.route.map_or(AuthKind::Bearer, |route| route.auth) {
             AuthKind::Bearer => self.signed(exchange, request, next).await,
-            AuthKind::RequestToken => self.with_request_token(exchange, request, next).await,
+            AuthKind::RequestToken => {
+                // Seldom done, so it takes no room in the future of every request.
+                Box::pin(self.with_request_token(exchange, request, next)).await
+            }
             AuthKind::None => next.run(exchange, request).await,
         }
     }

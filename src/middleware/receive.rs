@@ -48,7 +48,7 @@ impl<N: Next> Receive<N> {
     async fn answer(&self, request: Request, arrival: Arrival) -> Response {
         let exchange = Exchange::open(request.method(), request.headers(), arrival);
         let watch = Arc::clone(&exchange);
-        let request = request.map(|body| body.watched(watch, Direction::Request));
+        let request = request.map_body(|body| body.watched(watch, Direction::Request));
 
         // Nothing that a panic could leave half done is used afterwards: facts are written once.
         let way = AssertUnwindSafe(self.next.run(&exchange, request)).catch_unwind();

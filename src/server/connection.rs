@@ -56,7 +56,8 @@ pub(super) async fn serve(
         // What was refused is no exchange to the guard: it is how a connection ends.
         let open = (!is_refused).then(|| Open::new(&watched.handle));
         let request = request.map(|body| Body::from(body).explained(explain));
-        let answer = care.gateway.answer(request, Arrival { peer: peer.clone(), refusal });
+        let arrival = Arrival { peer: peer.clone(), refusal };
+        let answer = care.gateway.answer(request.into(), arrival);
         async move { answer.await.map(|response| response.map(|body| Sending { body, _open: open })) }
     });
     match protocol {

@@ -20,15 +20,15 @@ use crate::message::{Body, Drive, Request, Response};
 /// What an attempt on one connection ended with, if not with a response.
 pub(super) enum Failed {
     /// Nothing was written: the request can go elsewhere.
-    Unsent(Box<Request>),
+    Unsent(Request),
     /// It cannot be known what the API received.
     Lost(Error),
 }
 
-impl From<TrySendError<Request>> for Failed {
-    fn from(mut error: TrySendError<Request>) -> Self {
+impl From<TrySendError<http::Request<Body>>> for Failed {
+    fn from(mut error: TrySendError<http::Request<Body>>) -> Self {
         match error.take_message() {
-            Some(request) => Self::Unsent(Box::new(request)),
+            Some(request) => Self::Unsent(request.into()),
             None => Self::Lost(error.into_error().into()),
         }
     }
@@ -67,7 +67,7 @@ impl Connection {
         mut self: Box<Self>,
         request: Request,
     ) -> Result<(http::Response<Incoming>, Box<Self>), Failed> {
-        let mut response = pin!(self.sender.try_send_request(request));
+        let mut response = pin!(self.sender.try_send_request(request.into_inner()));
         let received = poll_fn(|cx| {
             // Where the connection ends, the response tells why.
             let _ = Pin::new(&mut self.driver).poll(cx);

@@ -129,7 +129,7 @@ impl Pool {
                 }
                 Line::Shared(mut sender) => {
                     self.address(&mut request);
-                    match sender.try_send_request(request).await {
+                    match sender.try_send_request(request.into_inner()).await {
                         Ok(response) => {
                             let lease = Box::pin(Multiplexed { _permit: permit });
                             return Ok(response.map(|body| Body::driven(body, lease)));
@@ -141,7 +141,7 @@ impl Pool {
             match failed {
                 // The connection had been closed while nobody used it: that costs it its place,
                 // so this ends at the latest with a new connection.
-                Failed::Unsent(unsent) => request = *unsent,
+                Failed::Unsent(unsent) => request = unsent,
                 Failed::Lost(error) => return Err(error),
             }
         }
@@ -165,24 +165,26 @@ impl Pool {
         if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
             return Ok(permit);
         }
-        match timeout(self.connect_timeout, Arc::clone(&self.free).acquire_owned()).await {
+        let waiting = timeout(self.connect_timeout, Arc::clone(&self.free).acquire_owned());
+        match Box::pin(waiting).await {
             Ok(Ok(permit)) => Ok(permit),
             _ => Err(Error::Exhausted { host: Arc::clone(&self.authority), limit: self.limit }),
         }
     }
 
-    /// A connection that lives: one put aside, the shared one, or a new one.
+    /// A connection that lives: one put aside, the shared one, or a new one. What is seldom done is
+    /// boxed, so that it takes no room in the future of every request.
     async fn line(&self) -> Result<Line, Error> {
         if let Some(line) = self.open_line().await {
             return Ok(line);
         }
         if !self.speaks_http2.load(Ordering::Relaxed) {
-            return self.dial().await;
+            return Box::pin(self.dial()).await;
         }
         let _one_at_a_time = self.dialling.lock().await;
         match self.open_line().await {
             Some(line) => Ok(line),
-            None => self.dial().await,
+            None => Box::pin(self.dial()).await,
         }
     }
 
