@@ -154,7 +154,8 @@ impl Status {
         if self.draining.is_cancelled() {
             return Err("draining");
         }
-        if self.sessions.any_usable() { Ok(()) } else { Err("no session with Amove") }
+        let is_serving = self.sessions.status().iter().any(|identity| identity.serving);
+        if is_serving { Ok(()) } else { Err("no session with Amove") }
     }
 
     fn describe(&self) -> Value {

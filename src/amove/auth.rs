@@ -1,295 +1,388 @@
 //! The calls of the auth host, on the wire (contract section 4).
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
-use jiff::Timestamp;
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use std::{fmt, time::Duration};
 
-use super::codes::AppError;
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER},
+};
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
 use crate::{
     config::UserType,
-    message::{Body, Held, Request},
+    message::{Body, BoxError, Held, Request, Response},
     upstream::{self, Host, Upstream},
 };
 
-/// Answers of the auth host are small; what is larger is not one.
-const ANSWER: usize = 64 * 1024;
+const REQUEST_TOKEN: &str = "/api/authentication/request_token";
+const LOGIN: &str = "/api/authentication/login";
+const MFA_RESPOND: &str = "/api/authentication/mfa_respond";
+const LOGOUT: &str = "/api/authentication/logout";
 
-/// Speaks with the auth host. Every call is one attempt; deadlines are the caller's business.
-#[derive(Clone, Debug)]
-pub struct AuthHost {
-    upstream: Upstream,
-}
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const ERROR_CODE: HeaderName = HeaderName::from_static("error-code");
+const APP_ERROR: u16 = 499;
 
-/// An answer, and when the auth host says it was given.
+/// More than any answer of the auth host needs.
+const ANSWER_LIMIT: usize = 64 * 1024;
+/// Room enough that a body's buffer does not move, which would leave a copy of a secret behind.
+const BODY_ROOM: usize = 16 * 1024;
+
+/// Opens one authentication call. It is consumed by it, so that it cannot be sent twice.
 #[derive(Debug)]
-pub struct Dated<T> {
-    /// What was answered.
+pub struct RequestToken(SecretString);
+
+/// What the host answered, and when by its own clock.
+#[derive(Debug)]
+pub struct Answer<T> {
+    /// What was asked for.
     pub value: T,
-    /// The `Date` field: it tells how far our clock is off.
+    /// The `Date` of the answer, if it can be read.
     pub date: Option<Timestamp>,
 }
 
-/// What a login leads to.
+/// How a login goes on.
 #[derive(Debug)]
-pub enum Challenge {
-    /// Nothing more is needed.
-    Passed(SecretString),
-    /// A TOTP code is needed, for this session.
-    Totp(SecretString),
+pub enum LoginAnswer {
+    /// It is done: the JWT.
+    Token(SecretString),
+    /// A TOTP code is wanted, together with this opaque value.
+    SecondFactor(SecretString),
 }
 
-/// How a call can fail, by what there is to do.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The credentials are not accepted: trying again locks the account.
+    /// The credentials were refused. Trying them again risks the account.
     #[error("the API refused the credentials ({0})")]
-    Refused(String),
-    /// The request token is spent or too old: get a new one.
-    #[error("the API did not accept the request token")]
-    RequestToken,
-    /// The TOTP code was wrong, or used before: wait for the next.
-    #[error("the API did not accept the TOTP code")]
-    Totp,
-    /// The user has too many sessions: wait, or log out elsewhere.
-    #[error("the user has as many sessions as the API allows")]
-    SessionLimit,
-    /// A second factor that we cannot serve.
-    #[error("the API asks for a second factor that the gateway cannot give (challenge {0})")]
-    Unsupported(i64),
-    /// A second factor is asked for, and none is configured.
-    #[error("the API asks for a TOTP code, and no totp_secret is configured")]
-    TotpNeeded,
-    /// The API is ill: wait.
+    Refused(Verdict),
+    /// The request token was not accepted.
+    #[error("the API did not accept a fresh request token ({0})")]
+    RequestToken(Verdict),
+    /// The TOTP code was wrong, or the login it belongs to too old.
+    #[error("the API did not accept the TOTP code ({0})")]
+    Totp(Verdict),
+    /// The user holds too many sessions.
+    #[error("the API allows the user no further session ({0})")]
+    SessionLimit(Verdict),
+    /// The login wants a proof that we cannot give.
+    #[error("the login asks for challenge {0}, but only 0 (none) and 1 (TOTP) can be met")]
+    ChallengeUnsupported(i64),
+    /// Nothing was decided: it may work later.
+    #[error("the auth host could not be used")]
+    Unavailable(#[source] Unavailable),
+}
+
+/// Why nothing was decided.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    /// The host could not be reached.
+    #[error(transparent)]
+    Upstream(upstream::Error),
+    /// It did not answer within the time that the caller gave it.
+    #[error("the auth host did not answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// It answered with something that decides nothing.
     #[error("the auth host answered {0}")]
-    Ill(String),
-    /// The answer makes no sense: wait.
-    #[error("the auth host's answer cannot be understood: {0}")]
-    Unreadable(&'static str),
-    /// There was no answer: wait.
-    #[error("the auth host cannot be reached")]
-    Unreachable(#[source] upstream::Error),
+    Status(Verdict),
+    /// The answer broke off.
+    #[error("the answer of the auth host broke off")]
+    Broken(#[source] BoxError),
+    /// The answer is not what was asked for.
+    #[error("the answer of the auth host to `{call}` cannot be read: {why}")]
+    Unreadable {
+        /// The path that was called.
+        call: &'static str,
+        /// What is wrong with it; never what it says.
+        why: &'static str,
+    },
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Login<'a> {
-    request_token: &'a str,
-    username: &'a str,
-    password: &'a str,
-    r#type: u8,
+/// What a refusing answer said.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Verdict {
+    /// Its status.
+    pub status: StatusCode,
+    /// The code of a 499.
+    pub code: Option<String>,
+    /// How long the host asks us to stay away.
+    pub retry_after: Option<Duration>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct MfaRespond<'a> {
-    request_token: &'a str,
-    user_code: &'a str,
-    session: &'a str,
+/// Asks for a request token.
+///
+/// # Errors
+///
+/// [`Error::Unavailable`].
+pub async fn request_token(upstream: &Upstream) -> Result<Answer<RequestToken>, Error> {
+    let answer = post(upstream, REQUEST_TOKEN, Bytes::new()).await?;
+    let text = bare_string(&answer.value).map_err(|why| unreadable(REQUEST_TOKEN, why))?;
+    Ok(Answer { value: RequestToken(text), date: answer.date })
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Logout<'a> {
-    request_token: &'a str,
-    jwt_token: &'a str,
+/// Logs in with a password.
+///
+/// # Errors
+///
+/// Every [`Error`] but [`Error::Totp`].
+pub async fn login(
+    upstream: &Upstream,
+    request_token: RequestToken,
+    username: &str,
+    password: &SecretString,
+    user_type: UserType,
+) -> Result<Answer<LoginAnswer>, Error> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Login<'a> {
+        request_token: &'a str,
+        username: &'a str,
+        password: &'a str,
+        r#type: u8,
+    }
+    let body = json(&Login {
+        request_token: request_token.0.expose_secret(),
+        username,
+        password: password.expose_secret(),
+        r#type: user_type as u8,
+    })?;
+    let answer = post(upstream, LOGIN, body).await?;
+    Ok(Answer { value: login_answer(LOGIN, &answer.value)?, date: answer.date })
 }
 
-/// The answer to a login. The field that is not used may be absent, `null` or empty.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Answer {
-    challenge: Option<i64>,
-    jwt_token: Option<SecretString>,
-    session: Option<SecretString>,
+/// Answers the second factor's challenge with a TOTP code; gives the JWT.
+///
+/// # Errors
+///
+/// Every [`Error`].
+pub async fn mfa_respond(
+    upstream: &Upstream,
+    request_token: RequestToken,
+    code: &SecretString,
+    session: &SecretString,
+) -> Result<Answer<SecretString>, Error> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct MfaRespond<'a> {
+        request_token: &'a str,
+        user_code: &'a str,
+        session: &'a str,
+    }
+    let body = json(&MfaRespond {
+        request_token: request_token.0.expose_secret(),
+        user_code: code.expose_secret(),
+        session: session.expose_secret(),
+    })?;
+    let answer = post(upstream, MFA_RESPOND, body).await?;
+    match login_answer(MFA_RESPOND, &answer.value)? {
+        LoginAnswer::Token(jwt) => Ok(Answer { value: jwt, date: answer.date }),
+        LoginAnswer::SecondFactor(_) => Err(unreadable(MFA_RESPOND, "it asks for one more code")),
+    }
 }
 
-impl AuthHost {
-    /// Speaks over `upstream`.
-    pub fn new(upstream: Upstream) -> Self {
-        Self { upstream }
+/// Ends the session of `jwt`.
+///
+/// # Errors
+///
+/// [`Error::RequestToken`] and [`Error::Unavailable`]; [`Error::Refused`] means that the session
+/// had ended before.
+pub async fn logout(
+    upstream: &Upstream,
+    request_token: RequestToken,
+    jwt: &SecretString,
+) -> Result<Answer<()>, Error> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Logout<'a> {
+        request_token: &'a str,
+        jwt_token: &'a str,
     }
+    let body = json(&Logout {
+        request_token: request_token.0.expose_secret(),
+        jwt_token: jwt.expose_secret(),
+    })?;
+    let answer = post(upstream, LOGOUT, body).await?;
+    Ok(Answer { value: (), date: answer.date })
+}
 
-    /// A fresh request token: it lives a minute and works once (contract section 4.1).
-    ///
-    /// # Errors
-    ///
-    /// See [`Error`].
-    pub async fn request_token(&self) -> Result<Dated<SecretString>, Error> {
-        let (headers, body) = self.call("/api/authentication/request_token", Bytes::new()).await?;
-        let token = plain_string(&body).ok_or(Error::Unreadable("not a request token"))?;
-        Ok(Dated { value: token, date: date(&headers) })
+impl RequestToken {
+    /// The text, for a body that is not built here.
+    pub fn into_secret(self) -> SecretString {
+        self.0
     }
+}
 
-    /// Opens a session (contract section 4.2). Spends `request_token`, whatever comes of it.
-    ///
-    /// # Errors
-    ///
-    /// See [`Error`].
-    pub async fn login(
-        &self,
-        request_token: SecretString,
-        username: &str,
-        password: &SecretString,
-        user_type: UserType,
-    ) -> Result<Dated<Challenge>, Error> {
-        let body = encode(&Login {
-            request_token: request_token.expose_secret(),
-            username,
-            password: password.expose_secret(),
-            r#type: user_type as u8,
-        });
-        let (headers, body) = self.call("/api/authentication/login", body).await?;
-        let answer = parse(&body)?;
-        let value = match answer.challenge {
-            Some(0) => Challenge::Passed(filled(answer.jwt_token, "no token in it")?),
-            Some(1) => Challenge::Totp(filled(answer.session, "no session in it")?),
-            Some(other) => return Err(Error::Unsupported(other)),
-            None => return Err(Error::Unreadable("no challenge in it")),
-        };
-        Ok(Dated { value, date: date(&headers) })
-    }
-
-    /// Answers a TOTP challenge (contract section 4.3). Spends `request_token` and `code`.
-    ///
-    /// # Errors
-    ///
-    /// See [`Error`].
-    pub async fn mfa_respond(
-        &self,
-        request_token: SecretString,
-        code: &str,
-        session: &SecretString,
-    ) -> Result<Dated<SecretString>, Error> {
-        let body = encode(&MfaRespond {
-            request_token: request_token.expose_secret(),
-            user_code: code,
-            session: session.expose_secret(),
-        });
-        let (headers, body) = self.call("/api/authentication/mfa_respond", body).await?;
-        let answer = parse(&body)?;
-        match answer.challenge {
-            Some(0) | None => {}
-            Some(other) => return Err(Error::Unsupported(other)),
-        }
-        Ok(Dated { value: filled(answer.jwt_token, "no token in it")?, date: date(&headers) })
-    }
-
-    /// Ends the session of `token` (contract section 4.4). Spends `request_token`.
-    ///
-    /// # Errors
-    ///
-    /// See [`Error`].
-    pub async fn logout(
-        &self,
-        request_token: SecretString,
-        token: &SecretString,
-    ) -> Result<(), Error> {
-        let body = encode(&Logout {
-            request_token: request_token.expose_secret(),
-            jwt_token: token.expose_secret(),
-        });
-        self.call("/api/authentication/logout", body).await.map(drop)
-    }
-
-    async fn call(&self, path: &'static str, body: Bytes) -> Result<(HeaderMap, Bytes), Error> {
-        let length = body.len();
-        let mut request = Request::new(Body::from(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = Uri::from_static(path);
-        // Also for an empty body: some servers want it for every POST.
-        request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
-        if length > 0 {
-            let json = HeaderValue::from_static("application/json");
-            request.headers_mut().insert(header::CONTENT_TYPE, json);
-        }
-        let response = self.upstream.send(Host::Auth, request).await.map_err(Error::Unreachable)?;
-        let (parts, body) = response.into_parts();
-        let body = match body.hold(ANSWER).await {
-            Ok(Held::Whole(body)) => body,
-            Ok(Held::TooLong(_)) => return Err(Error::Unreadable("it is far too long")),
-            Err(_) => return Err(Error::Unreadable("it broke off")),
-        };
-        match parts.status {
-            StatusCode::OK => Ok((parts.headers, body)),
-            StatusCode::UNAUTHORIZED => Err(Error::Refused("401".into())),
-            status if status.as_u16() == 499 => {
-                Err(reported(AppError::read(&parts.headers, &body)))
-            }
-            status => Err(Error::Ill(status.as_u16().to_string())),
+impl Error {
+    /// How long the host asks us to stay away.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(verdict)
+            | Self::RequestToken(verdict)
+            | Self::Totp(verdict)
+            | Self::SessionLimit(verdict)
+            | Self::Unavailable(Unavailable::Status(verdict)) => verdict.retry_after,
+            Self::ChallengeUnsupported(_) | Self::Unavailable(_) => None,
         }
     }
 }
 
-/// What a code means for a login (contract section 4.5).
-fn reported(error: AppError) -> Error {
-    match &*error.code {
-        "AUTH" | "INACTIVE_USER" | "SECURITY" => Error::Refused(error.code),
-        "TOKEN" => Error::RequestToken,
-        "TOTP" => Error::Totp,
-        "SESSION_MAXOUT" => Error::SessionLimit,
-        _ => Error::Ill(format!("499 {}", error.code)),
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.code {
+            Some(code) => write!(f, "{} {code}", self.status.as_u16()),
+            None => write!(f, "{}", self.status.as_u16()),
+        }
     }
 }
 
-/// A string with or without JSON quotes, whatever the `Content-Type` says (contract section 4.1).
-fn plain_string(body: &[u8]) -> Option<SecretString> {
-    let text = std::str::from_utf8(body).ok()?.trim();
-    let token: SecretString = serde_json::from_str(text).unwrap_or_else(|_| text.into());
-    let text = token.expose_secret();
-    let is_token = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"');
-    // An object, a list or a page is not a token, however short.
-    let is_something_else = text.is_empty() || text.starts_with(['{', '[', '<']);
-    (is_token && !is_something_else).then_some(token)
+/// A JSON body that is wiped when it has been sent.
+fn json(value: &impl Serialize) -> Result<Bytes, Error> {
+    let mut body = Zeroizing::new(Vec::with_capacity(BODY_ROOM));
+    serde_json::to_writer(&mut *body, value)
+        .map_err(|error| Error::Unavailable(Unavailable::Broken(error.into())))?;
+    Ok(Bytes::from_owner(body))
 }
 
-fn parse(body: &[u8]) -> Result<Answer, Error> {
-    serde_json::from_slice(body).map_err(|_| Error::Unreadable("not the answer to a login"))
+async fn post(
+    upstream: &Upstream,
+    call: &'static str,
+    body: Bytes,
+) -> Result<Answer<Bytes>, Error> {
+    let request = request(call, body);
+    let response = upstream.send(Host::Auth, request).await;
+    let response = response.map_err(|error| Error::Unavailable(Unavailable::Upstream(error)))?;
+    let date = date(response.headers());
+    let (status, headers, body) = read(call, response).await?;
+    match status {
+        StatusCode::OK | StatusCode::NO_CONTENT => Ok(Answer { value: body, date }),
+        _ => Err(failure(call, status, &headers, &body)),
+    }
 }
 
-fn filled(field: Option<SecretString>, missing: &'static str) -> Result<SecretString, Error> {
-    field.filter(|field| !field.expose_secret().is_empty()).ok_or(Error::Unreadable(missing))
+fn request(call: &'static str, body: Bytes) -> Request {
+    let empty = body.is_empty();
+    let mut request = Request::new(Body::from(body));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = http::Uri::from_static(call);
+    let headers = request.headers_mut();
+    headers.insert(ACCEPT, JSON);
+    if empty {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    } else {
+        headers.insert(CONTENT_TYPE, JSON);
+    }
+    request
 }
 
-/// Structs of strings and numbers can always be written as JSON.
-fn encode(value: &impl Serialize) -> Bytes {
-    serde_json::to_vec(value).unwrap_or_default().into()
+async fn read(
+    call: &'static str,
+    response: Response,
+) -> Result<(StatusCode, HeaderMap, Bytes), Error> {
+    let (head, body) = response.into_parts();
+    match body.hold(ANSWER_LIMIT).await {
+        Ok(Held::Whole(body)) => Ok((head.status, head.headers, body)),
+        Ok(Held::TooLong(_)) => Err(unreadable(call, "it is longer than 64 KiB")),
+        Err(error) => Err(Error::Unavailable(Unavailable::Broken(error))),
+    }
+}
+
+/// The table of contract section 4.5. What it does not name decides nothing.
+fn failure(call: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
+    let code = (status.as_u16() == APP_ERROR).then(|| code(headers, body));
+    let verdict = Verdict { status, code, retry_after: retry_after(headers) };
+    if call == REQUEST_TOKEN {
+        // No credentials were sent, so none were refused.
+        return Error::Unavailable(Unavailable::Status(verdict));
+    }
+    match (status, verdict.code.as_deref()) {
+        (StatusCode::UNAUTHORIZED, _) => Error::Refused(verdict),
+        (_, Some("AUTH" | "INACTIVE_USER" | "SECURITY")) => Error::Refused(verdict),
+        (_, Some("TOKEN")) => Error::RequestToken(verdict),
+        (_, Some("TOTP")) => Error::Totp(verdict),
+        (_, Some("SESSION_MAXOUT")) => Error::SessionLimit(verdict),
+        _ => Error::Unavailable(Unavailable::Status(verdict)),
+    }
+}
+
+/// The code of a 499, whatever it looks like (contract section 7.1).
+fn code(headers: &HeaderMap, body: &[u8]) -> String {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let in_type = body.get("type").and_then(Value::as_str);
+    let in_header = headers.get(ERROR_CODE).and_then(|code| code.to_str().ok());
+    let in_errors = body.get("errors").and_then(Value::as_object).and_then(|all| all.keys().next());
+    [in_type, in_header, in_errors.map(String::as_str)]
+        .into_iter()
+        .flatten()
+        .find(|code| !code.is_empty())
+        .filter(|code| code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_graphic()))
+        .unwrap_or("unknown")
+        .to_owned()
 }
 
 fn date(headers: &HeaderMap) -> Option<Timestamp> {
-    let date = httpdate::parse_http_date(headers.get(header::DATE)?.to_str().ok()?).ok()?;
-    Timestamp::try_from(date).ok()
+    let date = headers.get(DATE)?.to_str().ok()?;
+    Timestamp::try_from(httpdate::parse_http_date(date).ok()?).ok()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Only seconds: a date would have to be corrected by a clock that we may just be measuring.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
 
-    #[test]
-    fn a_string_is_read_with_or_without_quotes() {
-        let read =
-            |text: &str| plain_string(text.as_bytes()).map(|it| it.expose_secret().to_owned());
+fn unreadable(call: &'static str, why: &'static str) -> Error {
+    Error::Unavailable(Unavailable::Unreadable { call, why })
+}
 
-        assert_eq!(read("\"rt-1\"").as_deref(), Some("rt-1"));
-        assert_eq!(read("rt-1\r\n").as_deref(), Some("rt-1"));
-        assert_eq!(read("123").as_deref(), Some("123"));
-        for nonsense in ["", "\"\"", "null x", "{}", "{\"a\":1}", "<html>", "[\"a\"]"] {
-            assert_eq!(read(nonsense), None, "{nonsense}");
-        }
+const NONE: i64 = 0;
+const TOTP: i64 = 1;
+
+fn login_answer(call: &'static str, body: &[u8]) -> Result<LoginAnswer, Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Fields {
+        challenge: Option<i64>,
+        jwt_token: Option<SecretString>,
+        session: Option<SecretString>,
     }
-
-    #[test]
-    fn the_field_that_is_not_used_may_be_absent_null_or_empty() {
-        for text in [
-            r#"{"challenge":0,"jwtToken":"a.b.c"}"#,
-            r#"{"challenge":0,"jwtToken":"a.b.c","session":null}"#,
-            r#"{"challenge":0,"jwtToken":"a.b.c","session":"","more":1}"#,
-        ] {
-            let answer = parse(text.as_bytes()).unwrap();
-            assert_eq!(filled(answer.jwt_token, "").unwrap().expose_secret(), "a.b.c");
-            assert!(filled(answer.session, "").is_err());
+    // The reader's own error is dropped: it may quote what it could not read.
+    let fields: Fields = serde_json::from_slice(body)
+        .map_err(|_| unreadable(call, "it is not an object with `challenge` and `jwtToken`"))?;
+    let jwt = fields.jwt_token.filter(|jwt| !jwt.expose_secret().is_empty());
+    let session = fields.session.filter(|session| !session.expose_secret().is_empty());
+    match (fields.challenge, jwt, session) {
+        (Some(NONE) | None, Some(jwt), _) if is_token(jwt.expose_secret()) => {
+            Ok(LoginAnswer::Token(jwt))
         }
-        assert!(parse(b"\"a\"").is_err());
+        (Some(NONE) | None, Some(_), _) => Err(unreadable(call, "`jwtToken` is not a token")),
+        (Some(NONE) | None, None, _) => Err(unreadable(call, "`jwtToken` is empty")),
+        (Some(TOTP), _, Some(session)) => Ok(LoginAnswer::SecondFactor(session)),
+        (Some(TOTP), _, None) => Err(unreadable(call, "`session` is empty")),
+        (Some(other), ..) => Err(Error::ChallengeUnsupported(other)),
     }
+}
+
+/// A string answer: in JSON quotes or not, whatever the `Content-Type` says.
+fn bare_string(body: &[u8]) -> Result<SecretString, &'static str> {
+    let text = std::str::from_utf8(body).map_err(|_| "it is not UTF-8")?;
+    let text = text.trim_start_matches('\u{feff}').trim();
+    let text = if text.starts_with('"') {
+        serde_json::from_str(text).map_err(|_| "it is not a JSON string")?
+    } else {
+        SecretString::from(text)
+    };
+    match text.expose_secret() {
+        "" | "null" => Err("it is empty"),
+        bare if !is_token(bare) => Err("it is not a token"),
+        _ => Ok(text),
+    }
+}
+
+/// Tells a token from a page, an object, or what cannot stand in a header.
+fn is_token(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic()) && !text.starts_with(['<', '{', '['])
 }

@@ -1,20 +1,18 @@
 //! `login`: one trial login; never shows the token.
 
-use std::fmt::Write;
+use std::time::Duration;
 
 use clap::Args;
-use http::{HeaderValue, Method, StatusCode, Uri, header};
+use http::{Method, StatusCode, Uri, header};
 use jiff::Timestamp;
-use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::{Exit, Failure, Global, print, runtime};
 use crate::{
-    amove::auth::{self, AuthHost},
     clock::Clock,
-    config::{self, Config, Credentials, UserType},
+    config::{Config, Credentials, Identity, UserType},
     message::{Body, Held, Request},
-    session::login::{self, Account, Failed, Memory, Opened},
+    session::{self, LoginError, Sessions, Token},
     upstream::{self, Host, Upstream},
 };
 
@@ -43,46 +41,38 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> Result<(), Failure>
     print(report)
 }
 
+/// Nobody waits longer for the goodbye of a trial.
+const GOODBYE: Duration = Duration::from_secs(10);
+
 /// A login, a look and a logout; returns what to tell about it.
-pub(super) async fn trial(config: &Config, identity: &config::Identity) -> Result<String, Failure> {
+pub(super) async fn trial(config: &Config, identity: &Identity) -> Result<String, Failure> {
     let upstream = Upstream::new(&config.upstream, 1)
-        .map_err(|error| Failure::caused(Exit::Config, "no way to Amove", &error))?;
-    let host = AuthHost::new(upstream.clone());
+        .map_err(|error| Failure::caused(Exit::Config, "there is no way to Amove", &error))?;
     let clock = Clock::system();
-    let memory = Memory::new(clock.clone());
-    let refused = |error: Failed| {
-        let exit = match &error {
-            Failed::Auth(
-                auth::Error::Refused(_)
-                | auth::Error::Totp
-                | auth::Error::TotpNeeded
-                | auth::Error::Unsupported(_),
-            )
-            | Failed::Totp(_) => Exit::Refused,
-            Failed::Secret(_) => Exit::Config,
-            Failed::Auth(_) | Failed::TooSlow => Exit::Unreachable,
-        };
-        Failure::caused(exit, &format!("identity `{}` cannot log in", identity.name), &error)
-    };
-    let opened = match &identity.credentials {
-        Credentials::Password { username, password, user_type, totp } => {
-            let (user_type, totp) = (*user_type, totp.as_ref());
-            let account = Account { username, password, user_type, totp };
-            account.log_in(&host, &memory).await.map_err(refused)?
-        }
-        Credentials::ApiToken(token) => {
-            let token = token.read().map_err(|error| refused(error.into()))?;
-            Opened { token, second_factor: false }
-        }
-    };
-    let user = userinfo(&upstream, &opened.token).await;
-    // Also after a failure: sessions are scarce.
-    let logged_out = match identity.credentials {
-        Credentials::Password { .. } => Some(login::log_out(&host, &opened.token).await.is_ok()),
-        Credentials::ApiToken(_) => None,
-    };
+    // Sessions are scarce: that of a trial is closed whatever the configuration says.
+    let identity = Identity { logout_on_shutdown: true, ..identity.clone() };
+    let runtime = tokio::runtime::Handle::current();
+    let identities = std::slice::from_ref(&identity);
+    let sessions = Sessions::new(identities, upstream.clone(), clock.clone(), runtime);
+
+    let token = sessions.token(0).await.map_err(refused)?;
+    let user = userinfo(&upstream, &token).await;
+    sessions.shutdown(GOODBYE).await;
+
     let user = user.map_err(|failure| failure.of(&identity.name))?;
-    Ok(report(identity, &opened, &user, memory.skew(), logged_out, clock.now()))
+    Ok(report(&identity, &token, &user, clock.now()))
+}
+
+fn refused(error: session::Error) -> Failure {
+    let exit = match &error {
+        session::Error::Refused { .. } | session::Error::ApiToken { .. } => Exit::Refused,
+        session::Error::Unavailable { source, .. } => match **source {
+            LoginError::Secret(_) => Exit::Config,
+            _ => Exit::Unreachable,
+        },
+        _ => Exit::Unreachable,
+    };
+    Failure::caused(exit, "the login failed", &error)
 }
 
 /// What `user/userinfo` says (contract section 11), as far as it is there.
@@ -116,14 +106,11 @@ impl NoUser {
     }
 }
 
-async fn userinfo(upstream: &Upstream, token: &SecretString) -> Result<UserInfo, NoUser> {
+async fn userinfo(upstream: &Upstream, token: &Token) -> Result<UserInfo, NoUser> {
     let mut request = Request::new(Body::empty());
     *request.method_mut() = Method::GET;
     *request.uri_mut() = Uri::from_static("/api/v1/user/userinfo");
-    if let Ok(mut bearer) = HeaderValue::try_from(format!("Bearer {}", token.expose_secret())) {
-        bearer.set_sensitive(true);
-        request.headers_mut().insert(header::AUTHORIZATION, bearer);
-    }
+    request.headers_mut().insert(header::AUTHORIZATION, token.bearer().clone());
     let response = upstream.send(Host::Api, request).await.map_err(NoUser::Unreachable)?;
     let (parts, body) = response.into_parts();
     if parts.status != StatusCode::OK {
@@ -135,41 +122,28 @@ async fn userinfo(upstream: &Upstream, token: &SecretString) -> Result<UserInfo,
     }
 }
 
-fn report(
-    identity: &config::Identity,
-    opened: &Opened,
-    user: &UserInfo,
-    skew: i64,
-    logged_out: Option<bool>,
-    now: Timestamp,
-) -> String {
+fn report(identity: &Identity, token: &Token, user: &UserInfo, now: Timestamp) -> String {
     let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "not told".into());
     let role = user.user_type.and_then(|number| {
         UserType::ALL.into_iter().find(|it| *it as u8 == number).map(UserType::name)
     });
-    let expires = match login::expiry(&opened.token, skew) {
+    let expires = match token.expires() {
         Some(at) => format!("{at} ({} s from now)", at.as_second() - now.as_second()),
         None => "cannot be read from the token".to_owned(),
     };
-    let mut text = format!("identity       {}\n", identity.name);
-    let mut line = |name: &str, value: &str| {
-        let _ = writeln!(text, "{name:14} {value}");
+    let factor = if token.second_factor() { "asked for, and given" } else { "not asked for" };
+    let session = match identity.credentials {
+        Credentials::Password { .. } => "closed again",
+        Credentials::ApiToken(_) => "of an API token: left open",
     };
-    line("user", &known(&user.username));
-    line("account", &known(&user.account_name));
-    line("role", role.unwrap_or("not told"));
-    line("token expires", &expires);
-    line(
-        "second factor",
-        if opened.second_factor { "asked for, and given" } else { "not asked for" },
-    );
-    if skew != 0 {
-        line("clock", &format!("Amove's is {skew} s ahead of this machine's"));
-    }
-    match logged_out {
-        Some(true) => line("session", "closed again"),
-        Some(false) => line("session", "could not be closed: it counts until it expires"),
-        None => line("session", "of an API token: left open"),
-    }
-    text
+    let rows = [
+        ("identity", identity.name.to_string()),
+        ("user", known(&user.username)),
+        ("account", known(&user.account_name)),
+        ("role", role.unwrap_or("not told").to_owned()),
+        ("token expires", expires),
+        ("second factor", factor.to_owned()),
+        ("session", session.to_owned()),
+    ];
+    rows.map(|(name, value)| format!("{name:14} {value}\n")).concat()
 }

@@ -14,11 +14,14 @@ use crate::{
     exchange::Exchange,
     message::{Body, Held, Request},
     problem::{Kind, Problem},
-    session::{self, ErrorKind, Sessions, Token},
+    session::{self, Sessions, Token},
 };
 
 /// A body into which a request token must be put is held in memory; it is a small form.
 const FORM: usize = 64 * 1024;
+
+/// When to come back where nobody knows better.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// Puts our token where the API wants it. Holds no lock, no cache and no clock: those are the
 /// sessions' business.
@@ -186,18 +189,24 @@ fn not_replayed() -> Problem {
 
 impl From<session::Error> for Problem {
     fn from(error: session::Error) -> Self {
-        let pause = error.retry_after.unwrap_or(Duration::from_secs(5));
-        let problem = match &error.kind {
-            ErrorKind::Refused(_) => Self::new(
+        use session::Error;
+        let problem = match &error {
+            Error::Refused { .. } | Error::ApiToken { .. } => Self::new(
                 Kind::UpstreamAuth,
                 "Amove refuses the gateway's credentials; its operators have to act.",
             ),
-            ErrorKind::DeniedAgain => rejected(),
-            ErrorKind::Quota | ErrorKind::Unavailable(_) => Self::new(
+            Error::RequestToken { .. }
+            | Error::SessionLimit { .. }
+            | Error::Unavailable { .. }
+            | Error::NoRequestToken { .. }
+            | Error::BrokenOff { .. } => Self::new(
                 Kind::SessionUnavailable,
                 "The gateway has no session with Amove at the moment; please try again.",
             )
-            .retry_after(pause),
+            .retry_after(error.retry_after().unwrap_or(PAUSE)),
+            Error::UnknownIdentity(_) => {
+                Self::new(Kind::Internal, "The gateway has made a mistake.")
+            }
         };
         problem.caused_by(error)
     }

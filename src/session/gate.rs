@@ -1,175 +1,178 @@
-//! Whether a login may be tried now: refused credentials latch, everything else waits its turn.
-//!
-//! Pure: takes what happened and the time, and gives an answer.
+//! Whether a login may be tried: not while one was just refused or has just failed.
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 
-use super::login::Failed;
-use crate::amove::auth;
+use super::{error::Error, login::Fingerprint};
 
-/// How long to wait after the first failure of a kind, and at most.
-const TRANSIENT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-const QUOTA: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(300));
-const CODE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
+/// No two logins after a failure are closer together than this.
+pub(super) const FLOOR: Duration = Duration::from_secs(1);
+/// No pause is longer than this.
+pub(super) const CAP: Duration = Duration::from_secs(300);
+/// The first pause is at most this long; each further one, twice as long.
+const BASE: Duration = Duration::from_secs(4);
+/// Refused credentials are compared this often with what is configured now.
+const LOOK: Duration = Duration::from_secs(1);
 
-/// What stands in the way of a login.
-#[derive(Debug, Default)]
-pub(super) enum Gate {
-    /// Nothing.
-    #[default]
-    Open,
-    /// The credentials were refused: only other credentials, or an operator, open it again.
-    Latched {
-        /// What the API said.
-        reason: String,
-        /// What identifies the credentials that were tried.
-        tried: Option<Fingerprint>,
-    },
-    /// The API was ill, or we had to wait for another reason.
-    Waiting {
-        /// Until when.
-        until: Timestamp,
-        /// How many times in a row.
-        failures: u32,
-        /// What happened last.
-        reason: String,
-        /// Whether it is the number of sessions that stands in the way.
-        quota: bool,
-    },
+/// So many renewals may be asked for by 401s at once; after that, one in each [`RENEWAL_PERIOD`].
+const RENEWALS: u32 = 20;
+const RENEWAL_PERIOD: Duration = Duration::from_secs(15);
+
+/// Decides whether a login may be tried.
+pub(super) struct Gate {
+    standing: Standing,
+    failures: u32,
+    /// When the renewals that 401s have asked for are paid off.
+    renewals_paid: Option<Instant>,
 }
 
-/// Tells one set of credentials from another without keeping either.
-pub(super) type Fingerprint = [u8; 32];
+enum Standing {
+    Open,
+    BackingOff { error: Error, until: Instant },
+    Latched { error: Error, tried: Fingerprint, looked: Instant },
+}
+
+/// How the gate stands, for people.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Position {
+    Open,
+    BackingOff,
+    Latched,
+}
 
 impl Gate {
-    /// Whether it is open at `now`, given the fingerprint of the credentials there are now.
-    pub(super) fn is_open(
-        &self,
-        now: Timestamp,
-        credentials: impl FnOnce() -> Option<Fingerprint>,
-    ) -> bool {
-        match self {
-            Self::Open => true,
-            Self::Waiting { until, .. } => now >= *until,
-            Self::Latched { tried, .. } => {
-                let present = credentials();
-                present.is_some() && present != *tried
+    /// An open gate.
+    pub(super) fn new() -> Self {
+        Self { standing: Standing::Open, failures: 0, renewals_paid: None }
+    }
+
+    /// The failure that stands in the way of a login, as far as that is known without a look at
+    /// the credentials.
+    pub(super) fn refusal(&self, now: Instant) -> Option<Error> {
+        match &self.standing {
+            Standing::BackingOff { error, until } if now < *until => {
+                Some(error.clone().with_retry_after(*until - now))
             }
+            Standing::Latched { error, looked, .. } if now < *looked + LOOK => Some(error.clone()),
+            Standing::Open | Standing::BackingOff { .. } | Standing::Latched { .. } => None,
         }
     }
 
-    /// What it becomes after `failure`; `luck` is between 0 and 1.
-    pub(super) fn after(
-        &self,
-        failure: &Failed,
-        now: Timestamp,
-        tried: Option<Fingerprint>,
-        luck: f64,
-    ) -> Self {
-        let (bounds, quota) = match failure {
-            Failed::Auth(
-                auth::Error::Refused(_) | auth::Error::Unsupported(_) | auth::Error::TotpNeeded,
-            )
-            | Failed::Totp(_) => {
-                return Self::Latched { reason: text(failure), tried };
+    /// Whether these credentials may be tried; `None`: they cannot be read.
+    pub(super) fn admit(
+        &mut self,
+        now: Instant,
+        secrets: Option<&Fingerprint>,
+    ) -> Result<(), Error> {
+        if let Some(error) = self.refusal(now) {
+            return Err(error);
+        }
+        if let Standing::Latched { error, tried, looked } = &mut self.standing {
+            *looked = now;
+            if secrets.is_none_or(|secrets| secrets == tried) {
+                return Err(error.clone());
             }
-            Failed::Auth(auth::Error::SessionLimit) => (QUOTA, true),
-            Failed::Auth(auth::Error::Totp) => (CODE, false),
-            Failed::Auth(_) | Failed::Secret(_) | Failed::TooSlow => (TRANSIENT, false),
-        };
-        let failures = match self {
-            Self::Waiting { failures, .. } => failures.saturating_add(1),
-            Self::Open | Self::Latched { .. } => 1,
-        };
-        let pause = pause(bounds, failures, luck);
-        let until = now
-            .checked_add(SignedDuration::try_from(pause).unwrap_or(SignedDuration::ZERO))
-            .unwrap_or(now);
-        Self::Waiting { until, failures, reason: text(failure), quota }
+            self.open();
+        }
+        Ok(())
     }
 
-    /// Refused for `reason` with the credentials of `tried`.
-    pub(super) fn latched(reason: &str, tried: Option<Fingerprint>) -> Self {
-        Self::Latched { reason: reason.to_owned(), tried }
+    /// Takes one of the renewals that 401s may ask for; else says when there is one again.
+    ///
+    /// A route that answers 401 to every token must not cause a login for each request.
+    pub(super) fn take_renewal(&mut self, now: Instant) -> Result<(), Duration> {
+        let paid = self.renewals_paid.map_or(now, |paid| paid.max(now)) + RENEWAL_PERIOD;
+        let over = paid.duration_since(now).saturating_sub(RENEWAL_PERIOD * RENEWALS);
+        if !over.is_zero() {
+            return Err(over);
+        }
+        self.renewals_paid = Some(paid);
+        Ok(())
     }
 
-    /// What happened last.
-    pub(super) fn reason(&self) -> Option<&str> {
-        match self {
-            Self::Open => None,
-            Self::Latched { reason, .. } | Self::Waiting { reason, .. } => Some(reason),
+    /// All is well again.
+    pub(super) fn open(&mut self) {
+        self.standing = Standing::Open;
+        self.failures = 0;
+    }
+
+    /// Closes until the credentials are others than those `tried`.
+    pub(super) fn latch(&mut self, now: Instant, error: Error, tried: Fingerprint) {
+        self.standing = Standing::Latched { error, tried, looked: now };
+    }
+
+    /// Closes for the pause that is due, and says how long that is. `chance` is a random share;
+    /// `asked` is how long the host wants to be left alone.
+    pub(super) fn back_off(
+        &mut self,
+        now: Instant,
+        error: Error,
+        asked: Option<Duration>,
+        chance: f64,
+    ) -> Error {
+        self.failures = self.failures.saturating_add(1);
+        let pause = pause(self.failures, chance).max(asked.unwrap_or_default().min(CAP));
+        self.hold(now, error, pause)
+    }
+
+    /// Closes for this pause.
+    pub(super) fn hold(&mut self, now: Instant, error: Error, pause: Duration) -> Error {
+        let error = error.with_retry_after(pause);
+        self.standing = Standing::BackingOff { error: error.clone(), until: now + pause };
+        error
+    }
+
+    /// How it stands.
+    pub(super) fn position(&self, now: Instant) -> Position {
+        match &self.standing {
+            Standing::BackingOff { until, .. } if now < *until => Position::BackingOff,
+            Standing::Open | Standing::BackingOff { .. } => Position::Open,
+            Standing::Latched { .. } => Position::Latched,
         }
     }
-
-    /// How long until it may open by itself.
-    pub(super) fn remaining(&self, now: Timestamp) -> Option<Duration> {
-        let Self::Waiting { until, .. } = self else { return None };
-        Some(Duration::try_from(until.duration_since(now)).unwrap_or(Duration::ZERO))
-    }
 }
 
-/// Full jitter between the floor and a ceiling that doubles, up to the cap.
-fn pause((floor, cap): (Duration, Duration), failures: u32, luck: f64) -> Duration {
-    let doubled = floor.saturating_mul(2_u32.saturating_pow(failures.min(16)));
-    let ceiling = doubled.min(cap).max(floor);
-    floor + (ceiling - floor).mul_f64(luck.clamp(0.0, 1.0))
-}
-
-/// A failure with its causes, for operators. No failure carries a secret.
-fn text(failure: &Failed) -> String {
-    let mut text = failure.to_string();
-    let mut cause = std::error::Error::source(failure);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
+/// Full jitter: anything between nothing and twice the last ceiling, but never below the floor.
+fn pause(failures: u32, chance: f64) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    let ceiling = BASE.saturating_mul(1 << doublings).min(CAP);
+    ceiling.mul_f64(chance.clamp(0.0, 1.0)).max(FLOOR)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
+    #[track_caller]
+    fn check(failures: u32, chance: f64, expected: Duration) {
+        assert_eq!(pause(failures, chance), expected, "{failures} failures, chance {chance}");
     }
 
     #[test]
-    fn refused_credentials_latch_until_they_change() {
-        let refused = Failed::Auth(auth::Error::Refused("401".into()));
-
-        let gate = Gate::Open.after(&refused, at(0), Some([1; 32]), 0.5);
-
-        assert!(!gate.is_open(at(1_000_000), || Some([1; 32])));
-        assert!(!gate.is_open(at(1_000_000), || None), "a file that is gone proves nothing");
-        assert!(gate.is_open(at(1), || Some([2; 32])));
+    fn pauses_are_random_between_a_floor_and_a_growing_ceiling() {
+        check(1, 0.0, FLOOR);
+        check(1, 0.5, BASE / 2);
+        check(1, 1.0, BASE);
+        check(2, 1.0, BASE * 2);
+        check(3, 1.0, BASE * 4);
+        check(3, 0.25, BASE);
+        check(9, 1.0, CAP);
+        check(9, 0.0, FLOOR);
+        check(u32::MAX, 1.0, CAP);
     }
 
-    #[test]
-    fn failures_wait_longer_each_time_within_their_bounds() {
-        let mut gate = Gate::Open;
-        let mut pauses = Vec::new();
-        for _ in 0..10 {
-            gate = gate.after(&Failed::TooSlow, at(0), None, 1.0);
-            pauses.push(gate.remaining(at(0)).unwrap().as_secs());
-        }
-        assert_eq!(pauses, [2, 4, 8, 16, 32, 60, 60, 60, 60, 60]);
+    #[tokio::test(start_paused = true)]
+    async fn renewals_that_401s_ask_for_come_back_one_by_one() {
+        let mut gate = Gate::new();
+        let now = Instant::now();
 
-        let soon = gate.after(&Failed::TooSlow, at(0), None, 0.0);
-        assert!(!soon.is_open(at(0), || None));
-        assert!(soon.is_open(at(1), || None));
-    }
+        let at_once = (0..50).filter(|_| gate.take_renewal(now).is_ok()).count();
+        let wait = gate.take_renewal(now).expect_err("used up");
+        let afterwards = (0..5).filter(|_| gate.take_renewal(now + wait).is_ok()).count();
 
-    #[test]
-    fn a_full_quota_waits_long() {
-        let full = Failed::Auth(auth::Error::SessionLimit);
-
-        let gate = Gate::Open.after(&full, at(0), None, 0.0);
-
-        assert_eq!(gate.remaining(at(0)), Some(Duration::from_secs(30)));
-        assert!(matches!(gate, Gate::Waiting { quota: true, .. }));
+        assert_eq!(at_once, 20);
+        assert_eq!(wait, RENEWAL_PERIOD);
+        assert_eq!(afterwards, 1);
     }
 }

@@ -1,256 +1,213 @@
 //! Our sessions with the API: one valid token for each identity.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
-
-use jiff::Timestamp;
-use secrecy::SecretString;
-use serde::Serialize;
-use tokio::{runtime::Handle, time::timeout};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
-use crate::{amove::auth::AuthHost, clock::Clock, config, upstream::Upstream};
-
+mod error;
 mod gate;
-mod identity;
-pub mod login;
+mod keeper;
+mod login;
 mod renewal;
+mod skew;
+mod store;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod token;
 pub mod totp;
 
-use gate::Gate;
-use identity::Session;
-pub use identity::Token;
+use std::{fmt, sync::Arc, time::Duration};
 
-/// All sessions.
-#[derive(Debug)]
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use moka::future::Cache;
+use secrecy::SecretString;
+use serde::Serialize;
+use tokio::{
+    runtime::Handle,
+    time::{error::Elapsed, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::warn;
+
+pub use self::{error::Error, login::Error as LoginError, token::Token};
+use self::{
+    keeper::{Keeper, Shared},
+    skew::Skew,
+};
+use crate::{
+    amove::auth::{self, Unavailable},
+    clock::Clock,
+    config::Identity,
+    upstream::Upstream,
+};
+
+/// Logins are remembered just long enough that who asks for the same one late finds it.
+const REMEMBERED: Duration = Duration::from_secs(60);
+const MAX_REMEMBERED: u64 = 256;
+/// How long a caller waits for a request token, and how soon it may ask for another.
+const REQUEST_TOKEN_DEADLINE: Duration = Duration::from_secs(10);
+const REQUEST_TOKEN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Our sessions, one for each configured identity and by its position.
 pub struct Sessions {
-    sessions: Vec<Arc<Session>>,
-    host: AuthHost,
-    runtime: Handle,
-    stop: CancellationToken,
-    tasks: TaskTracker,
+    keepers: Vec<Arc<Keeper>>,
+    shared: Arc<Shared>,
+}
+
+/// How an identity stands with the API.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Not signed in, and nothing is under way.
+    None,
+    /// The first login is under way.
+    LoggingIn,
+    /// Signed in.
+    Valid,
+    /// Signed in, and the next login is under way.
+    Renewing,
+    /// The credentials were refused: nothing is tried until they change.
+    Refused,
+    /// The last login failed: the next one has to wait.
+    BackingOff,
+}
+
+/// One identity, as operators see it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// Its name in the configuration.
+    pub name: String,
+    /// How it stands.
+    pub state: State,
+    /// Whether it has a token that may be sent, whatever the state of the next one.
+    pub serving: bool,
+    /// When that token expires; `None` if that cannot be read.
+    pub expires: Option<Timestamp>,
+    /// How many tokens there have been.
+    pub generation: u64,
+    /// How many logins were tried.
+    pub logins: u64,
+    /// What the last login failed with, if it failed.
+    pub failure: Option<String>,
 }
 
 impl Sessions {
-    /// A session for each of `identities`, in their order; logins run on `runtime`.
+    /// Sessions that are still to be opened. Logins run on `runtime`.
     pub fn new(
-        identities: &[config::Identity],
+        identities: &[Identity],
         upstream: Upstream,
         clock: Clock,
         runtime: Handle,
     ) -> Arc<Self> {
-        let host = AuthHost::new(upstream);
-        let session = |identity: &config::Identity| {
-            let (host, clock, runtime) = (host.clone(), clock.clone(), runtime.clone());
-            Arc::new(Session::new(identity.clone(), host, clock, runtime))
-        };
-        Arc::new(Self {
-            sessions: identities.iter().map(session).collect(),
-            host,
+        let logins = Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(REMEMBERED).build();
+        let shared = Arc::new(Shared {
+            upstream,
+            clock,
+            skew: Skew::default(),
+            logins,
             runtime,
-            stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
-        })
-    }
-
-    /// Logs every identity in and keeps it logged in, until the shutdown.
-    pub fn start(&self) {
-        for session in &self.sessions {
-            let kept = renewal::keep(Arc::clone(session), self.stop.clone());
-            self.tasks.spawn_on(kept, &self.runtime);
-        }
-    }
-
-    /// The valid token of an identity, if it is there. For the hot path: waits for nothing.
-    pub fn current(&self, identity: usize) -> Option<Arc<Token>> {
-        self.sessions.get(identity)?.current()
-    }
-
-    /// The valid token of an identity; waits for the one login if there is none.
-    ///
-    /// # Errors
-    ///
-    /// See [`ErrorKind`].
-    pub async fn token(&self, identity: usize) -> Result<Arc<Token>, Error> {
-        self.session(identity)?.token().await
-    }
-
-    /// The token that comes after `denied`, by one new login for all who ask.
-    ///
-    /// # Errors
-    ///
-    /// See [`ErrorKind`].
-    pub async fn renew(&self, identity: usize, denied: &Token) -> Result<Arc<Token>, Error> {
-        self.session(identity)?.renew(denied).await
-    }
-
-    /// A fresh request token, for routes that want one in their body. It works once.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Unavailable`].
-    pub async fn request_token(&self) -> Result<SecretString, Error> {
-        self.host
-            .request_token()
-            .await
-            .map(|token| token.value)
-            .map_err(|error| Error::of("", ErrorKind::Unavailable(error.to_string())))
-    }
-
-    /// Whether one identity at least has a valid token.
-    pub fn any_usable(&self) -> bool {
-        self.sessions.iter().any(|session| session.current().is_some())
-    }
-
-    /// How each identity is doing.
-    pub fn status(&self) -> Vec<Status> {
-        self.sessions.iter().map(|session| Status::of(session)).collect()
-    }
-
-    /// Lets an identity log in again whose credentials were refused.
-    pub fn unlatch(&self, identity: usize) {
-        if let Some(session) = self.sessions.get(identity) {
-            session.unlatch();
-        }
-    }
-
-    /// Renews nothing any more, and logs out what is ours, `within` that time.
-    pub async fn shutdown(&self, within: Duration) {
-        self.stop.cancel();
-        self.tasks.close();
-        let ending = async {
-            self.tasks.wait().await;
-            for session in &self.sessions {
-                let last = session.take_current();
-                if session.identity.logout_on_shutdown {
-                    for token in session.take_retired(Timestamp::MAX).iter().chain(&last) {
-                        session.log_out(token).await;
-                    }
-                }
-            }
-        };
-        if timeout(within, ending).await.is_err() {
-            tracing::warn!("shutdown ran out of time: a session was not logged out");
-        }
-    }
-
-    fn session(&self, identity: usize) -> Result<&Arc<Session>, Error> {
-        let unknown = || Error::of("", ErrorKind::Unavailable("there is no such identity".into()));
-        self.sessions.get(identity).ok_or_else(unknown)
-    }
-}
-
-/// Why there is no token.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("identity `{identity}`: {kind}")]
-pub struct Error {
-    /// Whose token was wanted.
-    pub identity: Arc<str>,
-    /// What stands in the way.
-    pub kind: ErrorKind,
-    /// When it makes sense to ask again.
-    pub retry_after: Option<Duration>,
-}
-
-/// What stands in the way of a token.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ErrorKind {
-    /// The credentials were refused; no login is tried until they change.
-    #[error("its credentials were refused: {0}")]
-    Refused(String),
-    /// The user has too many sessions elsewhere.
-    #[error("the user has as many sessions as the API allows")]
-    Quota,
-    /// New tokens were denied one after the other: no more logins for a while.
-    #[error("the API denies its tokens again and again")]
-    DeniedAgain,
-    /// Something that passes.
-    #[error("no session at the moment: {0}")]
-    Unavailable(String),
-}
-
-impl Error {
-    fn of(identity: &str, kind: ErrorKind) -> Self {
-        Self { identity: identity.into(), kind, retry_after: None }
-    }
-
-    fn after(mut self, pause: Option<Duration>) -> Self {
-        self.retry_after = pause;
-        self
-    }
-}
-
-/// How an identity is doing.
-#[derive(Clone, Debug, Serialize)]
-pub struct Status {
-    /// Its name.
-    pub name: Arc<str>,
-    /// What its session is doing.
-    pub state: State,
-    /// Counts its tokens.
-    pub generation: u64,
-    /// When its token expires, if that can be read.
-    pub expires: Option<Timestamp>,
-    /// When its token is to be replaced.
-    pub renew_at: Option<Timestamp>,
-    /// Logins that have succeeded.
-    pub logins: u64,
-    /// Logins that were tried.
-    pub attempts: u64,
-    /// What stands in the way of the next login.
-    pub failure: Option<String>,
-}
-
-/// What a session is doing.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// There is no token, and no login under way.
-    None,
-    /// The first token is being fetched.
-    LoggingIn,
-    /// There is a valid token.
-    Valid,
-    /// There is a valid token, and the next one is being fetched.
-    Renewing,
-    /// The credentials were refused.
-    Refused,
-    /// The user has too many sessions.
-    Quota,
-    /// Waiting until the API is well.
-    BackingOff,
-}
-
-impl Status {
-    fn of(session: &Session) -> Self {
-        let token = session.current();
-        let busy = session.busy.load(Ordering::Relaxed);
-        let (failed, failure) = session.look_at_gate(|gate| {
-            let failed = match gate {
-                Gate::Open => State::None,
-                Gate::Latched { .. } => State::Refused,
-                Gate::Waiting { quota: true, .. } => State::Quota,
-                Gate::Waiting { .. } => State::BackingOff,
-            };
-            (failed, gate.reason().map(str::to_owned))
+            stop: CancellationToken::new(),
         });
-        let state = match (&token, busy) {
-            (Some(_), true) => State::Renewing,
-            (Some(_), false) => State::Valid,
-            (None, true) => State::LoggingIn,
-            (None, false) => failed,
+        let keeper = |(index, identity): (usize, &Identity)| {
+            Arc::new(Keeper::new(index, identity.clone(), Arc::clone(&shared)))
         };
-        Self {
-            name: Arc::clone(&session.identity.name),
-            state,
-            generation: session.generation(),
-            expires: token.as_ref().and_then(|token| token.expires),
-            renew_at: token.as_ref().map(|token| token.renew_at),
-            logins: session.logins.load(Ordering::Relaxed),
-            attempts: session.attempts.load(Ordering::Relaxed),
-            failure,
+        let keepers = identities.iter().enumerate().map(keeper).collect();
+        Arc::new(Self { keepers, shared })
+    }
+
+    /// The token in force, if it still serves. Takes no lock and waits for nothing.
+    pub fn current(&self, identity: usize) -> Option<Arc<Token>> {
+        self.keepers.get(identity)?.current()
+    }
+
+    /// The token in force, or that of the one login that everybody waits for.
+    ///
+    /// # Errors
+    ///
+    /// The failure of that login, or at once the last one, while it is not to be repeated.
+    pub async fn token(&self, identity: usize) -> Result<Arc<Token>, Error> {
+        self.keeper(identity)?.token().await
+    }
+
+    /// A token newer than `stale`, which the API has refused.
+    ///
+    /// If there is one already, no login is made: a thousand late refusals cause one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sessions::token`]; and always for a configured API token that has not changed.
+    pub async fn renew(&self, identity: usize, stale: &Token) -> Result<Arc<Token>, Error> {
+        self.keeper(identity)?.renew(stale).await
+    }
+
+    /// A fresh request token, for the routes that want one in their body.
+    ///
+    /// # Errors
+    ///
+    /// When the API gives none.
+    pub async fn request_token(&self) -> Result<SecretString, Error> {
+        let call = auth::request_token(&self.shared.upstream);
+        let answer = timeout(REQUEST_TOKEN_DEADLINE, call).await.unwrap_or_else(|_: Elapsed| {
+            Err(auth::Error::Unavailable(Unavailable::Timeout(REQUEST_TOKEN_DEADLINE)))
+        });
+        match answer {
+            Ok(answer) => Ok(answer.value.into_secret()),
+            Err(error) => Err(Error::NoRequestToken {
+                retry_after: error.retry_after().unwrap_or(REQUEST_TOKEN_PAUSE),
+                source: Arc::new(error),
+            }),
         }
+    }
+
+    /// How each identity stands.
+    pub fn status(&self) -> Vec<Status> {
+        self.keepers.iter().map(|keeper| keeper.status()).collect()
+    }
+
+    /// Lets refused credentials be tried once more.
+    pub fn unlatch(&self, identity: usize) {
+        if let Some(keeper) = self.keepers.get(identity) {
+            keeper.unlatch();
+        }
+    }
+
+    /// Signs in now and from then on ahead of expiry, in the background.
+    pub fn start(self: &Arc<Self>) {
+        let Shared { runtime, tasks, stop, .. } = &*self.shared;
+        for keeper in &self.keepers {
+            let (name, work) = (Arc::clone(keeper.name()), Arc::clone(keeper));
+            let stopped = stop.clone();
+            let keep = move || renewal::keep(Arc::clone(&work), stopped.clone());
+            tasks.spawn_on(renewal::supervise(runtime.clone(), name, stop.clone(), keep), runtime);
+        }
+    }
+
+    /// Stops renewing and logs out what is ours, within this time.
+    pub async fn shutdown(&self, within: Duration) {
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+        let end = async {
+            self.end_all().await;
+            // A login that was under way has opened one more session.
+            self.shared.tasks.wait().await;
+            self.end_all().await;
+        };
+        if timeout(within, end).await.is_err() {
+            warn!(?within, "sessions were not logged out in time");
+        }
+    }
+
+    async fn end_all(&self) {
+        join_all(self.keepers.iter().map(|keeper| keeper.end())).await;
+    }
+
+    fn keeper(&self, identity: usize) -> Result<&Arc<Keeper>, Error> {
+        self.keepers.get(identity).ok_or(Error::UnknownIdentity(identity))
+    }
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.status()).finish()
     }
 }

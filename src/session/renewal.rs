@@ -1,65 +1,80 @@
-//! Keeps a session alive: logs in, renews ahead of expiry, survives every failure.
+//! Renews tokens ahead of their expiry, in the background, whatever happens.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
-use jiff::SignedDuration;
-use tokio::time::timeout;
+use tokio::{
+    runtime::Handle,
+    select,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
-use super::identity::{Cause, Session};
+use super::{gate::FLOOR, keeper::Keeper};
 
-/// How often one looks whether something has changed that nobody announces: the wall clock, or the
-/// content of a secret file.
-const LOOK: Duration = Duration::from_secs(5);
+/// So often we look whether it is time: clocks jump, machines sleep, secrets change.
+const LOOK: Duration = Duration::from_secs(10);
 
-/// How long a token that was replaced may still be on its way with a request.
-const GRACE: SignedDuration = SignedDuration::from_secs(30);
-
-/// Keeps `session` until `stop`. It cannot die silently: a panic is logged, and it goes on.
-pub(super) async fn keep(session: Arc<Session>, stop: CancellationToken) {
+/// Keeps one identity signed in until it is told to stop.
+pub(super) async fn keep(keeper: Arc<Keeper>, stop: CancellationToken) {
     loop {
-        let turn = AssertUnwindSafe(turn(&session)).catch_unwind();
-        tokio::select! {
-            ended = turn => {
-                if ended.is_err() {
-                    tracing::error!(identity = &*session.identity.name, "renewal has crashed and goes on");
-                    // What has crashed once may do so at once again.
-                    tokio::time::sleep(LOOK).await;
-                }
-            }
+        keeper.look_at_configuration();
+        let rest = match keeper.rest() {
+            Duration::ZERO => attempt(&keeper).await,
+            rest => rest,
+        };
+        select! {
             () = stop.cancelled() => return,
+            () = keeper.woken() => {}
+            () = sleep_until(Instant::now() + rest.min(LOOK)) => {}
         }
     }
 }
 
-/// Does what is to be done now, and waits until there may be something else to do.
-async fn turn(session: &Arc<Session>) {
-    let changed = session.changed.notified();
-    let now = session.clock.now();
-    for token in session.take_retired(now.checked_sub(GRACE).unwrap_or(now)) {
-        session.log_out(&token).await;
-    }
-    let wait = match session.current() {
-        Some(token) => {
-            let wait =
-                Duration::try_from(token.renew_at.duration_since(now)).unwrap_or(Duration::ZERO);
-            if wait.is_zero() && session.may_log_in() {
-                // What becomes of it is told to whoever asks for the session's status.
-                let _ = session.succeed(token.generation, Cause::Due).await;
-                return;
-            }
-            wait.max(Duration::from_millis(100))
-        }
-        None if session.may_log_in() => {
-            let _ = session.succeed(session.generation(), Cause::Missing).await;
-            return;
-        }
-        None => session
-            .look_at_gate(|gate| gate.remaining(now))
-            .unwrap_or(LOOK)
-            .max(Duration::from_millis(100)),
+/// Logs in; gives the time until the next look. Failures have been logged where they happened.
+async fn attempt(keeper: &Arc<Keeper>) -> Duration {
+    let rest = match keeper.renew_in_time().await {
+        Ok(_) => keeper.rest(),
+        Err(error) => error.retry_after().unwrap_or_default(),
     };
-    // Whether time or news comes first does not matter.
-    let _ = timeout(wait.min(LOOK), changed).await;
+    rest.max(FLOOR)
+}
+
+/// Runs `work` until it ends by itself; if it dies, it is started again.
+pub(super) async fn supervise<F>(
+    runtime: Handle,
+    name: Arc<str>,
+    stop: CancellationToken,
+    work: impl Fn() -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    while runtime.spawn(work()).await.is_err() {
+        error!(identity = %name, "the renewal of tokens has died; starting it again");
+        select! {
+            () = stop.cancelled() => return,
+            () = sleep_until(Instant::now() + FLOOR) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_dies_is_started_again() {
+        let starts = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&starts);
+        let work = move || {
+            let start = counted.fetch_add(1, SeqCst);
+            async move { assert!(start >= 2, "the first two die") }
+        };
+
+        supervise(Handle::current(), "main".into(), CancellationToken::new(), work).await;
+
+        assert_eq!(starts.load(SeqCst), 3);
+    }
 }

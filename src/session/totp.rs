@@ -1,136 +1,312 @@
-//! RFC 6238, and never the same step twice.
+//! The second factor: codes of RFC 6238, and never the same step twice.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
-use totp_rs::{Builder, Secret, Totp};
+use totp_rs::{Algorithm, Builder};
 
-/// What makes codes; `Debug` shows nothing of it.
-pub struct Authenticator(Totp);
+const OTPAUTH: &str = "otpauth://";
+const MAX_PERIOD: u64 = 300;
+/// 80 bits: less than RFC 4226 wants, but what many issuers hand out.
+const MIN_SECRET: usize = 10;
 
-/// A code, and the step it is of.
-#[derive(Debug)]
-pub struct Code {
-    /// The digits.
-    pub digits: SecretString,
-    /// Names the step: no later code may have one that is not greater.
-    pub step: u64,
-}
+/// What makes codes.
+pub struct Totp(totp_rs::Totp);
 
-/// The secret cannot be used.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
+/// Why a secret makes no codes. Shows nothing of it.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// It is not base32.
-    #[error("the TOTP secret is neither base32 nor an otpauth:// URI")]
-    NotBase32,
-    /// It is an `otpauth://` URI that makes no sense.
-    #[error(
-        "the TOTP secret is an otpauth:// URI that cannot be used (a secret of 16 bytes or more, 6 to 8 digits and a period are expected)"
-    )]
-    BadUri,
-    /// There is hardly anything to guess.
-    #[error("the TOTP secret has fewer than 10 bytes")]
-    TooShort,
+    /// Not the alphabet of base32.
+    #[error("the TOTP secret is not base32: expected the letters A-Z and the digits 2-7")]
+    Base32,
+    /// Nothing to make codes from.
+    #[error("the TOTP secret has {0} bytes: expected at least {MIN_SECRET}")]
+    TooShort(usize),
+    /// Another kind of URI.
+    #[error("the TOTP secret is an otpauth URI of another kind: expected `otpauth://totp/...`")]
+    Kind,
+    /// The URI has no secret.
+    #[error("the otpauth URI has no `secret`")]
+    NoSecret,
+    /// A parameter of the URI has no meaning.
+    #[error("the otpauth URI has an unusable `{name}`: expected {expected}")]
+    Parameter {
+        /// Which one.
+        name: &'static str,
+        /// What could be used.
+        expected: &'static str,
+    },
 }
 
-impl Authenticator {
-    /// Reads a secret: base32, in groups and lower case too, or an `otpauth://` URI.
+/// A code, or the time until there is a new one.
+#[derive(Debug)]
+pub enum Code {
+    /// Use it now, and only now.
+    Ready(SecretString),
+    /// The code of this step has been used: ask again after this time.
+    After(Duration),
+}
+
+/// Remembers which steps have been used.
+#[derive(Debug, Default)]
+pub struct Steps {
+    /// The end of the last one used, in Unix time.
+    used_until: Mutex<u64>,
+}
+
+impl Totp {
+    /// Reads a secret: base32, with or without spaces and padding, or an `otpauth://` URI.
     ///
     /// # Errors
     ///
-    /// See [`Error`].
-    pub fn new(secret: &SecretString) -> Result<Self, Error> {
-        let text = secret.expose_secret().trim();
-        if text.get(..10).is_some_and(|start| start.eq_ignore_ascii_case("otpauth://")) {
-            return Totp::from_url(text).map(Self).map_err(|_| Error::BadUri);
+    /// When no code can be made from it.
+    pub fn parse(text: &SecretString) -> Result<Self, Error> {
+        let text = text.expose_secret().trim();
+        let scheme = text.get(..OTPAUTH.len()).unwrap_or_default();
+        if scheme.eq_ignore_ascii_case(OTPAUTH) {
+            return Self::from_uri(text.get(OTPAUTH.len()..).unwrap_or_default());
         }
-        let letters = text.chars().filter(|c| !c.is_whitespace() && !matches!(c, '-' | '='));
-        let base32: Zeroizing<String> =
-            Zeroizing::new(letters.map(|c| c.to_ascii_uppercase()).collect());
-        let secret = Secret::try_from_base32(&*base32).map_err(|_| Error::NotBase32)?;
-        if secret.as_bytes().len() < 10 {
-            return Err(Error::TooShort);
-        }
-        // Real secrets are often shorter than the 16 bytes that the checked way insists on; digits
-        // and period are the standard's, so nothing else is left to check.
-        Ok(Self(Builder::new().with_secret(secret).build_noncompliant()))
+        Self::build(Builder::new(), text)
     }
 
-    /// The code for `now`, in seconds since 1970, or how long to wait for one of a step later than
-    /// `used`.
-    ///
-    /// # Errors
-    ///
-    /// The time until the next step begins.
-    pub fn code(&self, now: u64, used: u64) -> Result<Code, Duration> {
-        let step = self.0.next_step(now);
-        if step <= used {
-            return Err(Duration::from_secs(used.saturating_sub(now).max(1)));
+    /// Not totp-rs's own reader: it refuses lower case and an issuer that is written in two ways.
+    fn from_uri(rest: &str) -> Result<Self, Error> {
+        let (label, query) = rest.split_once('?').ok_or(Error::NoSecret)?;
+        let kind = label.split('/').next().unwrap_or_default();
+        if !kind.eq_ignore_ascii_case("totp") {
+            return Err(Error::Kind);
         }
-        let digits = Zeroizing::new(self.0.generate(now).to_string());
-        Ok(Code { digits: SecretString::from(digits.as_str()), step })
+        let mut builder = Builder::new();
+        let mut secret = None;
+        let query = query.split('#').next().unwrap_or_default();
+        for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+            match name {
+                "secret" => secret = Some(value),
+                "algorithm" => builder = builder.with_algorithm(algorithm(value)?),
+                "digits" => builder = builder.with_digits(digits(value)?),
+                "period" => builder = builder.with_step_duration(period(value)?),
+                _ => {}
+            }
+        }
+        let secret = Zeroizing::new(secret.ok_or(Error::NoSecret)?.replace("%20", " "));
+        Self::build(builder, &Zeroizing::new(secret.replace("%3D", "=").replace("%3d", "=")))
+    }
+
+    fn build(builder: Builder, base32: &str) -> Result<Self, Error> {
+        let mut plain = Zeroizing::new(String::with_capacity(base32.len()));
+        let ornaments = |letter: &char| !matches!(letter, ' ' | '\t' | '\r' | '\n' | '-' | '+');
+        plain.extend(base32.chars().filter(ornaments).map(|letter| letter.to_ascii_uppercase()));
+        let plain = plain.trim_end_matches('=');
+        let secret = totp_rs::Secret::try_from_base32(plain).map_err(|_| Error::Base32)?;
+        let bytes = secret.as_bytes().len();
+        if bytes < MIN_SECRET {
+            return Err(Error::TooShort(bytes));
+        }
+        Ok(Self(builder.with_secret(secret).build_noncompliant()))
+    }
+
+    /// What the other side checks.
+    #[cfg(test)]
+    pub(super) fn is_code(&self, code: &str, now: Timestamp) -> bool {
+        self.0.check(code, seconds(now)).is_some()
+    }
+
+    fn code(&self, time: u64) -> SecretString {
+        SecretString::from(self.0.generate(time).to_string())
     }
 }
 
-impl std::fmt::Debug for Authenticator {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Authenticator(***)")
+impl Steps {
+    /// How long to wait until there is a code that has not been used.
+    pub fn wait(&self, totp: &Totp, now: Timestamp) -> Duration {
+        wait(*self.lock(), totp, now)
     }
+
+    /// The code of the step that it is `now`, unless that step has been used.
+    pub fn take(&self, totp: &Totp, now: Timestamp) -> Code {
+        let mut used_until = self.lock();
+        let wait = wait(*used_until, totp, now);
+        if !wait.is_zero() {
+            return Code::After(wait);
+        }
+        *used_until = totp.0.next_step(seconds(now));
+        Code::Ready(totp.code(seconds(now)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, u64> {
+        self.used_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn wait(used_until: u64, totp: &Totp, now: Timestamp) -> Duration {
+    let (end, period) = (totp.0.next_step(seconds(now)), totp.0.step());
+    // Used steps further ahead were counted by a clock that has since been put right.
+    let used = used_until > end - period && used_until <= end + period;
+    let until = i64::try_from(used_until).ok().and_then(|until| Timestamp::from_second(until).ok());
+    match until {
+        Some(until) if used => until.duration_since(now).unsigned_abs(),
+        _ => Duration::ZERO,
+    }
+}
+
+fn seconds(now: Timestamp) -> u64 {
+    u64::try_from(now.as_second()).unwrap_or_default()
+}
+
+impl fmt::Debug for Totp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Totp").field("settings", &format_args!("{}", self.0)).finish()
+    }
+}
+
+fn algorithm(value: &str) -> Result<Algorithm, Error> {
+    match value.to_ascii_uppercase().as_str() {
+        "SHA1" => Ok(Algorithm::SHA1),
+        "SHA256" => Ok(Algorithm::SHA256),
+        "SHA512" => Ok(Algorithm::SHA512),
+        _ => Err(Error::Parameter { name: "algorithm", expected: "SHA1, SHA256 or SHA512" }),
+    }
+}
+
+fn digits(value: &str) -> Result<u8, Error> {
+    let digits = value.parse().ok().filter(|digits| (6..=8).contains(digits));
+    digits.ok_or(Error::Parameter { name: "digits", expected: "6, 7 or 8" })
+}
+
+fn period(value: &str) -> Result<u64, Error> {
+    let period = value.parse().ok().filter(|period| (1..=MAX_PERIOD).contains(period));
+    period.ok_or(Error::Parameter { name: "period", expected: "1 to 300 seconds" })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn authenticator(secret: &str) -> Authenticator {
-        Authenticator::new(&secret.into()).unwrap()
+    /// The secret of RFC 6238, appendix B.
+    const SHA1: &str = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ";
+    const SHA256: &str = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZA";
+    const SHA512: &str = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQGEZDGNA";
+
+    fn totp(text: &str) -> Result<Totp, Error> {
+        Totp::parse(&SecretString::from(text))
     }
 
-    /// The secret of RFC 6238 appendix B: `12345678901234567890`.
-    const RFC: &str = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ";
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).expect("a time")
+    }
+
+    #[track_caller]
+    fn check(text: &str, time: u64, expected: &str) {
+        let totp = totp(text).expect("a secret");
+        assert_eq!(totp.code(time).expose_secret(), expected, "{text} at {time}");
+    }
 
     #[test]
-    fn the_codes_are_those_of_the_standard() {
-        for (time, expected) in
-            [(59, "287082"), (1_111_111_109, "081804"), (20_000_000_000, "353130")]
-        {
-            let code = authenticator(RFC).code(time, 0).unwrap();
-            assert_eq!(code.digits.expose_secret(), expected);
+    fn codes_are_those_of_the_standard() {
+        for (algorithm, secret, time, code) in [
+            ("SHA1", SHA1, 59, "94287082"),
+            ("SHA1", SHA1, 1_111_111_109, "07081804"),
+            ("SHA1", SHA1, 20_000_000_000, "65353130"),
+            ("SHA256", SHA256, 59, "46119246"),
+            ("SHA256", SHA256, 1_111_111_109, "68084774"),
+            ("SHA512", SHA512, 59, "90693936"),
+            ("SHA512", SHA512, 1_234_567_890, "93441116"),
+        ] {
+            let uri = format!(
+                "otpauth://totp/Amove:svc@corp.test?secret={secret}&issuer=Amove&algorithm={algorithm}&digits=8&period=30"
+            );
+            check(&uri, time, code);
         }
-        let uri = format!("otpauth://totp/Amove:svc?secret={RFC}&digits=8&issuer=Amove");
-        let code = authenticator(&uri).code(59, 0).unwrap();
-        assert_eq!(code.digits.expose_secret(), "94287082");
     }
 
     #[test]
-    fn a_secret_may_be_written_the_way_people_write_it() {
-        let people = "gezd gnbv-gy3t qojq gezd gnbv gy3t qojq ====\n";
-        let code = authenticator(people).code(59, 0).unwrap();
+    fn a_secret_may_be_written_as_people_write_it() {
+        for text in [
+            "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ",
+            "gezdgnbvgy3tqojqgezdgnbvgy3tqojq",
+            "  gezd gnbv gy3t qojq gezd gnbv gy3t qojq\n",
+            "GEZD-GNBV-GY3T-QOJQ-GEZD-GNBV-GY3T-QOJQ====",
+            "otpauth://totp/svc?secret=gezdgnbvgy3tqojqgezdgnbvgy3tqojq",
+            "OTPAUTH://TOTP/A:svc?issuer=B&secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ%3D&foo=bar#x",
+            "otpauth://totp/svc?secret=GEZD%20GNBV+GY3TQOJQGEZDGNBVGY3TQOJQ&algorithm=sha1",
+        ] {
+            check(text, 59, "287082");
+        }
+    }
 
-        assert_eq!(code.digits.expose_secret(), "287082");
-        assert!(matches!(Authenticator::new(&"0189!".into()), Err(Error::NotBase32)));
-        assert!(matches!(Authenticator::new(&"GEZDGNBV".into()), Err(Error::TooShort)));
-        let zero = format!("otpauth://totp/a?secret={RFC}&period=0");
-        assert!(matches!(Authenticator::new(&zero.as_str().into()), Err(Error::BadUri)));
+    #[test]
+    fn a_period_of_its_own_is_kept() {
+        let uri = "otpauth://totp/svc?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&period=60";
+
+        check(uri, 119, "287082");
+    }
+
+    #[test]
+    fn what_makes_no_codes_is_refused_without_being_shown() {
+        for (text, expected) in [
+            ("", Error::TooShort(0)),
+            ("MFRGG", Error::TooShort(3)),
+            ("not base32 at all! 0189", Error::Base32),
+            ("gézdgnbvgy3tqojq", Error::Base32),
+            ("otpauth://hotp/svc?secret=GEZDGNBVGY3TQOJQ", Error::Kind),
+            ("otpauth://totp/svc", Error::NoSecret),
+            ("otpauth://totp/svc?digits=6", Error::NoSecret),
+        ] {
+            assert_eq!(totp(text).expect_err(text), expected);
+        }
+        for parameter in ["digits=10", "digits=x", "period=0", "period=99999", "algorithm=MD5"] {
+            let uri = format!("otpauth://totp/svc?secret=GEZDGNBVGY3TQOJQ&{parameter}");
+            let error = totp(&uri).expect_err(parameter);
+            assert!(matches!(error, Error::Parameter { .. }), "{parameter}");
+            assert!(!format!("{error} {error:?}").contains("GEZDGNBV"));
+        }
     }
 
     #[test]
     fn no_step_is_used_twice() {
-        let authenticator = authenticator(RFC);
-        let first = authenticator.code(1000, 0).unwrap();
+        let (totp, steps) = (totp(SHA1).expect("a secret"), Steps::default());
 
-        let again = authenticator.code(1005, first.step).unwrap_err();
-        assert_eq!(again, Duration::from_secs(15));
-        let next = authenticator.code(1020, first.step).unwrap();
-        assert!(next.step > first.step);
-        assert_ne!(next.digits.expose_secret(), first.digits.expose_secret());
+        let first = steps.take(&totp, at(61));
+        let again = steps.take(&totp, at(62));
+        let still = steps.take(&totp, at(89));
+        let next = steps.take(&totp, at(90));
+
+        assert!(matches!(first, Code::Ready(_)));
+        assert!(matches!(again, Code::After(wait) if wait == Duration::from_secs(28)), "{again:?}");
+        assert!(matches!(still, Code::After(wait) if wait == Duration::from_secs(1)), "{still:?}");
+        assert!(matches!(next, Code::Ready(_)));
     }
 
     #[test]
-    fn debug_shows_nothing() {
-        let authenticator = authenticator(RFC);
-        let shown = format!("{authenticator:?} {:?}", authenticator.code(59, 0).unwrap());
+    fn a_clock_that_slips_back_by_a_step_brings_no_code_back() {
+        let (totp, steps) = (totp(SHA1).expect("a secret"), Steps::default());
+        assert!(matches!(steps.take(&totp, at(90)), Code::Ready(_)));
 
-        assert!(!shown.contains(RFC) && !shown.contains("287082"), "{shown}");
+        let before = steps.take(&totp, at(89));
+
+        assert!(
+            matches!(before, Code::After(wait) if wait == Duration::from_secs(31)),
+            "{before:?}"
+        );
+    }
+
+    #[test]
+    fn a_clock_that_was_put_right_locks_nobody_out() {
+        let (totp, steps) = (totp(SHA1).expect("a secret"), Steps::default());
+        assert!(matches!(steps.take(&totp, at(90_000)), Code::Ready(_)));
+
+        assert!(matches!(steps.take(&totp, at(3_000)), Code::Ready(_)));
+    }
+
+    #[test]
+    fn nothing_prints_the_secret() {
+        let printed = format!("{:?}", totp(SHA1));
+
+        assert!(!printed.contains("GEZD") && !printed.contains("1234567890"), "{printed}");
     }
 }
