@@ -97,14 +97,18 @@ impl Callers {
         Self { by_key, local, anyone }
     }
 
+    /// Whether anybody has a key.
+    pub fn have_keys(&self) -> bool {
+        !self.by_key.is_empty()
+    }
+
     /// Who presents `key`, or nothing, from `peer`.
     ///
     /// # Errors
     ///
     /// [`Unknown`]: it must not be told to the caller which of the two it was.
     pub fn recognise(&self, key: Option<&[u8]>, peer: &Peer) -> Result<Arc<Caller>, Unknown> {
-        // Where no keys are configured, what is presented means nothing to us.
-        let Some(key) = key.filter(|_| !self.by_key.is_empty()) else {
+        let Some(key) = key else {
             let nobody = if peer.is_local() { &self.local } else { &self.anyone };
             return nobody.clone().ok_or(Unknown::Missing);
         };

@@ -152,3 +152,67 @@ impl<C: Clock + Clone> Bucket<C> {
         Standing { scope: self.scope, burst: self.burst, window, remaining, next: self.interval }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use governor::clock::FakeRelativeClock;
+
+    use super::*;
+    use crate::config::load::load_str;
+
+    const TWO_CALLERS: &str = "[identities.main]\napi_token = \"t\"\n\
+        [callers.a]\nrate = \"60/m\"\nburst = 2\n\
+        [callers.b]\napi_key_hash = \"blake3:1111111111111111111111111111111111111111111111111111111111111111\"\n\
+        [rate_limit]\nglobal = \"3/s\"\n";
+
+    fn limiter(clock: &FakeRelativeClock) -> Limiter<FakeRelativeClock> {
+        Limiter::with_clock(&load_str(TWO_CALLERS, &[]).unwrap().config, clock)
+    }
+
+    fn caller(index: usize) -> Caller {
+        Caller { name: "x".into(), index, identity: 0, identity_name: "main".into() }
+    }
+
+    #[test]
+    fn a_quota_is_used_up_and_comes_back_one_by_one() {
+        let clock = FakeRelativeClock::default();
+        let limiter = limiter(&clock);
+        let remaining = || match limiter.take(&caller(0)) {
+            Decision::Granted(standing) => Ok(standing.remaining),
+            Decision::Refused { retry_after, standing } => Err((standing.scope, retry_after)),
+            Decision::Unlimited => panic!("there is a quota"),
+        };
+
+        assert_eq!([remaining(), remaining()], [Ok(1), Ok(0)]);
+        assert_eq!(remaining(), Err((Scope::Caller, Duration::from_secs(1))));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(remaining(), Ok(0));
+        assert!(remaining().is_err());
+    }
+
+    #[test]
+    fn the_quota_of_all_limits_those_who_have_none_of_their_own() {
+        let limiter = limiter(&FakeRelativeClock::default());
+
+        let granted =
+            (0..10).filter(|_| matches!(limiter.take(&caller(1)), Decision::Granted(_))).count();
+
+        assert_eq!(granted, 3);
+        let refused = limiter.take(&caller(1));
+        assert!(
+            matches!(refused, Decision::Refused { standing, .. } if standing.scope == Scope::Global)
+        );
+    }
+
+    #[test]
+    fn who_is_over_its_own_quota_takes_nothing_from_the_others() {
+        let limiter = limiter(&FakeRelativeClock::default());
+        let hasty =
+            (0..10).filter(|_| matches!(limiter.take(&caller(0)), Decision::Granted(_))).count();
+
+        let other = limiter.take(&caller(1));
+
+        assert_eq!(hasty, 2);
+        assert!(matches!(other, Decision::Granted(standing) if standing.remaining == 0));
+    }
+}

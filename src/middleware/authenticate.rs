@@ -35,9 +35,10 @@ impl Middleware for Authenticate {
         request: Request,
         next: &N,
     ) -> Answer {
-        let known = presented(request.headers())
-            .and_then(|key| self.callers.recognise(key, &exchange.peer))
-            .map_err(stranger)?;
+        // Where nobody has a key, what is presented means nothing: many clients send something.
+        let key = if self.callers.have_keys() { presented(request.headers()) } else { Ok(None) };
+        let known = key.and_then(|key| self.callers.recognise(key, &exchange.peer));
+        let known = known.map_err(stranger)?;
         exchange.set_caller(known);
         next.run(exchange, request).await
     }
@@ -68,4 +69,34 @@ fn stranger(unknown: Unknown) -> Problem {
     )
     .header(header::WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="amove-gateway""#))
     .caused_by(unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(fields: &[(&'static str, &'static str)], expected: Result<Option<&str>, Unknown>) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        assert_eq!(presented(&headers), expected.map(|key| key.map(str::as_bytes)), "{fields:?}");
+    }
+
+    #[test]
+    fn a_key_comes_as_a_field_of_its_own_or_as_bearer() {
+        check(&[], Ok(None));
+        check(&[("x-api-key", "k")], Ok(Some("k")));
+        check(&[("authorization", "Bearer k")], Ok(Some("k")));
+        check(&[("authorization", "bEARER  k ")], Ok(Some("k")));
+    }
+
+    #[test]
+    fn whoever_presents_two_keys_or_another_scheme_is_nobody() {
+        check(&[("x-api-key", "k"), ("x-api-key", "k")], Err(Unknown::Wrong));
+        check(&[("x-api-key", "k"), ("authorization", "Bearer k")], Err(Unknown::Wrong));
+        check(&[("authorization", "Basic azpr")], Err(Unknown::Wrong));
+        check(&[("authorization", "Bearer")], Err(Unknown::Wrong));
+    }
 }

@@ -96,3 +96,53 @@ fn fields(
 fn seconds(duration: Duration) -> u64 {
     (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+    use crate::{
+        config::load::load_str,
+        middleware::testing::{api, called, request},
+    };
+
+    /// The header fields of the first answer and of the second, which is over the quota.
+    async fn answers(style: &str) -> (HeaderMap, HeaderMap) {
+        let text = format!(
+            "[identities.main]\napi_token = \"t\"\n[callers.local]\nrate = \"1/m\"\n\
+             [rate_limit]\nheaders = \"{style}\"\n"
+        );
+        let config = load_str(&text, &[]).unwrap().config;
+        let limit = Limit::new(&Arc::new(Limiter::new(&config)), &config.rate_limit);
+        let api = api(StatusCode::OK);
+
+        let first = limit.handle(&called(), request(), &api).await.unwrap();
+        let second = limit.handle(&called(), request(), &api).await.unwrap_err();
+
+        assert_eq!(second.kind(), Kind::QuotaExceeded);
+        let second = second.into_response(&HeaderValue::from_static("id"));
+        (first.headers().clone(), second.headers().clone())
+    }
+
+    #[tokio::test]
+    async fn a_caller_reads_how_its_quota_stands() {
+        let (first, second) = answers("ietf").await;
+
+        assert_eq!(first["ratelimit-policy"], r#""caller";q=1;w=60"#);
+        assert_eq!(first["ratelimit"], r#""caller";r=0;t=60"#);
+        assert_eq!(second["ratelimit"], r#""caller";r=0;t=60"#);
+        assert_eq!(second["retry-after"], "60");
+    }
+
+    #[tokio::test]
+    async fn the_fields_of_old_or_none_are_a_matter_of_configuration() {
+        let (legacy, _) = answers("legacy").await;
+        let (off, refused) = answers("off").await;
+
+        assert_eq!(legacy["x-ratelimit-limit"], "1");
+        assert_eq!(legacy["x-ratelimit-remaining"], "0");
+        assert!(!legacy.contains_key("ratelimit") && off.is_empty());
+        assert_eq!(refused["retry-after"], "60");
+    }
+}

@@ -1,6 +1,6 @@
 //! Turns a 499 into an honest problem.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
@@ -37,8 +37,7 @@ impl Normalise {
     fn problem(&self, error: AppError, headers: &HeaderMap) -> Problem {
         let code = error.code;
         let status = self.overrides.get(&code).copied().unwrap_or_else(|| codes::status(&code));
-        let detail = codes::meaning(&code).unwrap_or("Amove reported an error of its own.");
-        let mut problem = Problem::new(Kind::UpstreamError, detail)
+        let mut problem = Problem::new(Kind::UpstreamError, detail(&code))
             .with_status(status)
             .received(received(APPLICATION_ERROR))
             .member("messages", error.messages)
@@ -92,6 +91,14 @@ impl Middleware for Normalise {
             return Err(keep_retry_after(problem, response.headers()));
         }
         Ok(response)
+    }
+}
+
+/// What a code means, as a sentence; of those that are not in the official list, nobody knows.
+fn detail(code: &str) -> Cow<'static, str> {
+    match codes::meaning(code).filter(|meaning| !meaning.starts_with("NOT IN")) {
+        Some(meaning) => format!("{meaning}.").into(),
+        None => "Amove reported an error of its own.".into(),
     }
 }
 
