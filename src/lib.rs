@@ -1,4 +1,53 @@
 //! The one door through which a company's internal services reach the Amove API.
+//!
+//! # The way of a request
+//!
+//! ```text
+//!             caller                                      ▲
+//!               │                                         │  every answer; RFC 9457 if it is a problem
+//!    ┌──────────▼─────────────────────────────────────────┴─────┐
+//!    │  server::wire   refuses bytes that can be read twice      │
+//!    │  receive        opens the exchange; always answers        │
+//!    │  audit          sees to it that there is a record         │
+//!    │  admit          refuses what is ambiguous or too large    │   towards the caller:
+//!    │  authenticate   finds out who is calling                  │   may this request pass?
+//!    │  sanitise       takes away what the API must not hear     │
+//!    │  find_route     finds the route; moves legacy paths       │
+//!    │  limit          takes it from the caller's quota          │
+//!    ├──────────────────────────────────────────────────────────┤
+//!    │  inject_token   signs it in; replays once after a denial  │   towards the API:
+//!    │  normalise      turns a 499 into an honest problem        │   how does it get there?
+//!    │  forward        one attempt, within its time              │
+//!    └──────────┬─────────────────────────────────────────▲──────┘
+//!               ▼                                         │
+//!             the Amove API, or the emulator
+//! ```
+//!
+//! [`stack`] is that list as code; a layer is one file in [`middleware`].
+//!
+//! # The floors
+//!
+//! Arrows point down: a module uses the floors below its own and nothing else. A test keeps it so.
+//!
+//! | floor | modules | |
+//! |---|---|---|
+//! | ground | [`clock`] [`config`] [`message`], then [`telemetry`] [`upstream`], then [`amove`] | know nothing of what is above |
+//! | domains | [`audit`] [`caller`] [`limit`] [`session`] | decide; know neither layers nor problems |
+//! | way | [`problem`] [`exchange`] [`middleware`] [`stack`] | translate decisions into HTTP |
+//! | edges | [`server`] [`admin`] | callers come in here, operators there |
+//! | process | [`app`] [`cli`] | |
+//! | aside | [`emulator`] | shares nothing with the rest; only [`cli`] and the tests know it |
+//!
+//! # Threads
+//!
+//! Each worker is one thread with a runtime, listeners (`SO_REUSEPORT`) and connections to the API
+//! of its own, and a whole stack of its own: a request never changes threads, and a connection to
+//! the API is polled by the very task that serves the caller. A request costs two reads and two
+//! writes; the layers are composed statically, and its one boxed future (about 1.5 KiB) is freed
+//! while the connection is idle. Logins, operators and signals live on the main thread; audit
+//! records go to a thread of their own, a few milliseconds' worth at a time.
+//!
+//! What workers share is read by reference: the token in force, the callers, the quotas.
 
 pub mod admin;
 pub mod amove;

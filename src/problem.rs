@@ -300,8 +300,53 @@ struct Document<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use http_body_util::BodyExt;
+
+    use super::*;
+
+    const ALL: [Kind; 22] = [
+        Kind::Malformed,
+        Kind::Unauthenticated,
+        Kind::PolicyDenied,
+        Kind::AuthManaged,
+        Kind::LegacyRejected,
+        Kind::MethodRefused,
+        Kind::RequestTimeout,
+        Kind::TooLarge,
+        Kind::TargetTooLong,
+        Kind::ExpectationFailed,
+        Kind::HeadTooLarge,
+        Kind::QuotaExceeded,
+        Kind::UpstreamError,
+        Kind::UpstreamAuth,
+        Kind::UpstreamFailure,
+        Kind::UpstreamUnreachable,
+        Kind::UpstreamMalformed,
+        Kind::UpstreamTimeout,
+        Kind::SessionUnavailable,
+        Kind::Overloaded,
+        Kind::LoopDetected,
+        Kind::Internal,
+    ];
+
+    #[test]
+    fn the_readme_lists_every_problem_with_its_status() {
+        let readme = include_str!("../README.md");
+        let listed = readme.split("## Problems").nth(1).unwrap().split("\n## ").next().unwrap();
+        let mut listed: Vec<_> = listed.lines().filter(|line| line.starts_with("| `")).collect();
+
+        for kind in ALL {
+            let status = match kind {
+                Kind::UpstreamError => "by its code".to_owned(),
+                _ => kind.row().0.as_u16().to_string(),
+            };
+            let row = format!("| `{}` | {status} |", kind.name());
+            let count = listed.len();
+            listed.retain(|line| !line.starts_with(&row));
+            assert_eq!(listed.len(), count - 1, "{row}");
+        }
+        assert!(listed.is_empty(), "{listed:?}");
+    }
 
     #[tokio::test]
     async fn a_problem_says_everything_that_the_caller_may_know_and_nothing_else() {
