@@ -4,14 +4,14 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    HeaderMap, HeaderValue, Method, StatusCode,
     header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER},
 };
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use super::codes::AppError;
 use crate::{
     config::UserType,
     message::{Body, BoxError, Held, Request, Response},
@@ -24,7 +24,6 @@ const MFA_RESPOND: &str = "/api/authentication/mfa_respond";
 const LOGOUT: &str = "/api/authentication/logout";
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const ERROR_CODE: HeaderName = HeaderName::from_static("error-code");
 const APP_ERROR: u16 = 499;
 
 /// More than any answer of the auth host needs.
@@ -89,6 +88,9 @@ pub enum Unavailable {
     /// It answered with something that decides nothing.
     #[error("the auth host answered {0}")]
     Status(Verdict),
+    /// The request could not be written.
+    #[error("the request to the auth host cannot be written")]
+    Unwritable(#[source] serde_json::Error),
     /// The answer broke off.
     #[error("the answer of the auth host broke off")]
     Broken(#[source] BoxError),
@@ -243,7 +245,7 @@ impl fmt::Display for Verdict {
 fn json(value: &impl Serialize) -> Result<Bytes, Error> {
     let mut body = Zeroizing::new(Vec::with_capacity(BODY_ROOM));
     serde_json::to_writer(&mut *body, value)
-        .map_err(|error| Error::Unavailable(Unavailable::Broken(error.into())))?;
+        .map_err(|error| Error::Unavailable(Unavailable::Unwritable(error)))?;
     Ok(Bytes::from_owner(body))
 }
 
@@ -257,10 +259,10 @@ async fn post(
     let response = response.map_err(|error| Error::Unavailable(Unavailable::Upstream(error)))?;
     let date = date(response.headers());
     let (status, headers, body) = read(call, response).await?;
-    match status {
-        StatusCode::OK | StatusCode::NO_CONTENT => Ok(Answer { value: body, date }),
-        _ => Err(failure(call, status, &headers, &body)),
+    if !status.is_success() {
+        return Err(failure(call, status, &headers, &body));
     }
+    Ok(Answer { value: body, date })
 }
 
 fn request(call: &'static str, body: Bytes) -> Request {
@@ -292,7 +294,7 @@ async fn read(
 
 /// The table of contract section 4.5. What it does not name decides nothing.
 fn failure(call: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
-    let code = (status.as_u16() == APP_ERROR).then(|| code(headers, body));
+    let code = (status.as_u16() == APP_ERROR).then(|| AppError::read(headers, body).code);
     let verdict = Verdict { status, code, retry_after: retry_after(headers) };
     if call == REQUEST_TOKEN {
         // No credentials were sent, so none were refused.
@@ -306,21 +308,6 @@ fn failure(call: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> 
         (_, Some("SESSION_MAXOUT")) => Error::SessionLimit(verdict),
         _ => Error::Unavailable(Unavailable::Status(verdict)),
     }
-}
-
-/// The code of a 499, whatever it looks like (contract section 7.1).
-fn code(headers: &HeaderMap, body: &[u8]) -> String {
-    let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    let in_type = body.get("type").and_then(Value::as_str);
-    let in_header = headers.get(ERROR_CODE).and_then(|code| code.to_str().ok());
-    let in_errors = body.get("errors").and_then(Value::as_object).and_then(|all| all.keys().next());
-    [in_type, in_header, in_errors.map(String::as_str)]
-        .into_iter()
-        .flatten()
-        .find(|code| !code.is_empty())
-        .filter(|code| code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_graphic()))
-        .unwrap_or("unknown")
-        .to_owned()
 }
 
 fn date(headers: &HeaderMap) -> Option<Timestamp> {
@@ -385,4 +372,77 @@ fn bare_string(body: &[u8]) -> Result<SecretString, &'static str> {
 /// Tells a token from a page, an object, or what cannot stand in a header.
 fn is_token(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_graphic()) && !text.starts_with(['<', '{', '['])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn kind(call: &str, status: u16, code: &str) -> &'static str {
+        let mut headers = HeaderMap::new();
+        if let Ok(code) = HeaderValue::from_str(code) {
+            headers.insert(super::super::codes::ERROR_CODE, code);
+        }
+        match failure(call, StatusCode::from_u16(status).expect("a status"), &headers, b"") {
+            Error::Refused(_) => "refused",
+            Error::RequestToken(_) => "request token",
+            Error::Totp(_) => "totp",
+            Error::SessionLimit(_) => "session limit",
+            Error::ChallengeUnsupported(_) => "challenge",
+            Error::Unavailable(_) => "unavailable",
+        }
+    }
+
+    #[test]
+    fn failures_are_told_apart_by_their_cause() {
+        for (status, code, expected) in [
+            (401, "", "refused"),
+            (499, "AUTH", "refused"),
+            (499, "INACTIVE_USER", "refused"),
+            (499, "SECURITY", "refused"),
+            (499, "TOKEN", "request token"),
+            (499, "TOTP", "totp"),
+            (499, "SESSION_MAXOUT", "session limit"),
+            (499, "COGNITO", "unavailable"),
+            (499, "Global", "unavailable"),
+            (499, "", "unavailable"),
+            (500, "AUTH", "unavailable"),
+            (302, "", "unavailable"),
+            (429, "", "unavailable"),
+            (503, "", "unavailable"),
+        ] {
+            assert_eq!(kind(LOGIN, status, code), expected, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn who_asks_for_a_request_token_shows_no_credentials_that_could_be_refused() {
+        for (status, code) in [(401, ""), (499, "AUTH"), (499, "TOKEN"), (499, "SESSION_MAXOUT")] {
+            assert_eq!(kind(REQUEST_TOKEN, status, code), "unavailable", "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn what_goes_out_is_escaped() {
+        let password = "\"\\ü\u{0}\n";
+
+        let body = json(&serde_json::json!({ "password": password })).expect("a body");
+
+        let read: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(read["password"], password);
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_read_or_refused(body: Vec<u8>, text: String) {
+            for body in [body.as_slice(), text.as_bytes()] {
+                if let Ok(token) = bare_string(body) {
+                    prop_assert!(HeaderValue::from_str(token.expose_secret()).is_ok());
+                }
+                let _ = login_answer(LOGIN, body);
+            }
+        }
+    }
 }

@@ -17,10 +17,8 @@ pub mod totp;
 use std::{fmt, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use jiff::Timestamp;
 use moka::future::Cache;
 use secrecy::SecretString;
-use serde::Serialize;
 use tokio::{
     runtime::Handle,
     time::{error::Elapsed, timeout},
@@ -28,7 +26,12 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
-pub use self::{error::Error, login::Error as LoginError, token::Token};
+pub use self::{
+    error::Error,
+    keeper::{State, Status},
+    login::Error as LoginError,
+    token::Token,
+};
 use self::{
     keeper::{Keeper, Shared},
     skew::Skew,
@@ -51,43 +54,6 @@ const REQUEST_TOKEN_PAUSE: Duration = Duration::from_secs(1);
 pub struct Sessions {
     keepers: Vec<Arc<Keeper>>,
     shared: Arc<Shared>,
-}
-
-/// How an identity stands with the API.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// Not signed in, and nothing is under way.
-    None,
-    /// The first login is under way.
-    LoggingIn,
-    /// Signed in.
-    Valid,
-    /// Signed in, and the next login is under way.
-    Renewing,
-    /// The credentials were refused: nothing is tried until they change.
-    Refused,
-    /// The last login failed: the next one has to wait.
-    BackingOff,
-}
-
-/// One identity, as operators see it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Status {
-    /// Its name in the configuration.
-    pub name: String,
-    /// How it stands.
-    pub state: State,
-    /// Whether it has a token that may be sent, whatever the state of the next one.
-    pub serving: bool,
-    /// When that token expires; `None` if that cannot be read.
-    pub expires: Option<Timestamp>,
-    /// How many tokens there have been.
-    pub generation: u64,
-    /// How many logins were tried.
-    pub logins: u64,
-    /// What the last login failed with, if it failed.
-    pub failure: Option<String>,
 }
 
 impl Sessions {

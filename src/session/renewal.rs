@@ -2,11 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    runtime::Handle,
-    select,
-    time::{Instant, sleep_until},
-};
+use tokio::{runtime::Handle, select, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -19,25 +15,15 @@ const LOOK: Duration = Duration::from_secs(10);
 pub(super) async fn keep(keeper: Arc<Keeper>, stop: CancellationToken) {
     loop {
         keeper.look_at_configuration();
-        let rest = match keeper.rest() {
-            Duration::ZERO => attempt(&keeper).await,
-            rest => rest,
-        };
+        // Failures have been logged where they happened.
+        let rest = keeper.renew_in_time().await;
+        let rest = rest.unwrap_or_else(|error| error.retry_after().unwrap_or_default());
         select! {
             () = stop.cancelled() => return,
             () = keeper.woken() => {}
-            () = sleep_until(Instant::now() + rest.min(LOOK)) => {}
+            () = sleep(rest.clamp(FLOOR, LOOK)) => {}
         }
     }
-}
-
-/// Logs in; gives the time until the next look. Failures have been logged where they happened.
-async fn attempt(keeper: &Arc<Keeper>) -> Duration {
-    let rest = match keeper.renew_in_time().await {
-        Ok(_) => keeper.rest(),
-        Err(error) => error.retry_after().unwrap_or_default(),
-    };
-    rest.max(FLOOR)
 }
 
 /// Runs `work` until it ends by itself; if it dies, it is started again.
@@ -53,7 +39,7 @@ pub(super) async fn supervise<F>(
         error!(identity = %name, "the renewal of tokens has died; starting it again");
         select! {
             () = stop.cancelled() => return,
-            () = sleep_until(Instant::now() + FLOOR) => {}
+            () = sleep(FLOOR) => {}
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Sessions over real sockets, while time stands still.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use jiff::SignedDuration;
@@ -23,11 +23,34 @@ async fn a_thousand_callers_share_one_login() {
     assert_eq!(world.auth.logins(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn callers_on_many_threads_share_one_login_and_one_renewal() {
+    let world = World::new().await;
+    let all = |stale: Option<Arc<Token>>| {
+        join_all((0..1000).map(|_| {
+            let (sessions, stale) = (Arc::clone(&world.sessions), stale.clone());
+            tokio::spawn(async move {
+                match stale {
+                    None => sessions.token(0).await,
+                    Some(stale) => sessions.renew(0, &stale).await,
+                }
+            })
+        }))
+    };
+
+    let first = all(None).await.remove(0).expect("no panic").expect("a token");
+    let renewed = all(Some(first)).await;
+
+    let second = |token: &Arc<Token>| token.generation() == 2;
+    assert!(renewed.iter().all(|task| task.as_ref().is_ok_and(|t| t.as_ref().is_ok_and(second))));
+    assert_eq!(world.auth.logins(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_hangs_up_cancels_nothing() {
     let world = World::new().await;
     world.auth.hold();
-    let sessions = std::sync::Arc::clone(&world.sessions);
+    let sessions = Arc::clone(&world.sessions);
     let caller = tokio::spawn(async move { sessions.token(0).await.map(drop) });
     until(|| world.auth.logins() == 1).await;
 
@@ -276,7 +299,7 @@ async fn the_host_is_left_alone_as_long_as_it_asks() {
 async fn a_host_that_says_nothing_is_given_up() {
     let world = World::new().await;
     world.auth.hold();
-    let sessions = std::sync::Arc::clone(&world.sessions);
+    let sessions = Arc::clone(&world.sessions);
     let caller = tokio::spawn(async move { sessions.token(0).await });
     until(|| world.auth.logins() == 1).await;
 
@@ -398,7 +421,7 @@ async fn no_code_is_used_twice() {
     world.auth.script().mfa = true;
     let first = world.sessions.token(0).await.expect("a token");
 
-    let sessions = std::sync::Arc::clone(&world.sessions);
+    let sessions = Arc::clone(&world.sessions);
     let again = tokio::spawn(async move { sessions.renew(0, &first).await });
     let second = world.outcome(again).await.expect("a token");
 
@@ -416,7 +439,7 @@ async fn a_refused_code_is_followed_by_one_of_the_next_step_and_then_by_none() {
         for _ in 0..wrong {
             world.auth.fail_next("mfa_respond", Fault::Code("TOTP"));
         }
-        let sessions = std::sync::Arc::clone(&world.sessions);
+        let sessions = Arc::clone(&world.sessions);
         let caller = tokio::spawn(async move { sessions.token(0).await });
 
         let outcome = world.outcome(caller).await;
@@ -437,10 +460,13 @@ async fn codes_are_made_by_the_hosts_clock() {
     let world = World::with(credentials(secret(PASSWORD), Some(SEED))).await;
     world.auth.script().mfa = true;
     world.auth.script().ahead = SignedDuration::from_mins(7);
+    let sessions = Arc::clone(&world.sessions);
+    let caller = tokio::spawn(async move { sessions.token(0).await });
 
-    let token = world.sessions.token(0).await;
+    let token = world.outcome(caller).await;
 
     assert!(token.is_ok(), "{token:?}");
+    assert_eq!(world.auth.logins(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -489,6 +515,32 @@ async fn an_api_token_that_has_expired_is_not_sent_and_a_new_one_is_taken_over()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_changed_api_token_is_taken_over_by_a_renewal() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("token");
+    std::fs::write(&file, "old.api.token").expect("a file");
+    let world = World::with(Credentials::ApiToken(secret_file(&file))).await;
+    let old = world.sessions.token(0).await.expect("a token");
+
+    std::fs::write(&file, "new.api.token\n").expect("a file");
+    let new = world.sessions.renew(0, &old).await.expect("a token");
+    let late = world.sessions.renew(0, &old).await.expect("a token");
+
+    assert_eq!(new.bearer(), "Bearer new.api.token");
+    assert_eq!((new.generation(), late.generation()), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_signed_in_at_a_place_that_is_not_configured() {
+    let world = World::new().await;
+
+    let failure = world.sessions.token(7).await;
+
+    assert!(matches!(failure, Err(Error::UnknownIdentity(7))), "{failure:?}");
+    assert!(world.sessions.current(7).is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_shutdown_logs_out_once_and_ends_everything() {
     let world = World::new().await;
     world.sessions.start();
@@ -511,7 +563,7 @@ async fn a_login_that_is_under_way_at_shutdown_is_logged_out_too() {
     world.sessions.start();
     until(|| world.auth.logins() == 1).await;
 
-    let sessions = std::sync::Arc::clone(&world.sessions);
+    let sessions = Arc::clone(&world.sessions);
     let shutdown = tokio::spawn(async move { sessions.shutdown(MINUTE).await });
     tokio::task::yield_now().await;
     world.auth.release();
@@ -577,7 +629,7 @@ async fn a_shutdown_waits_no_longer_than_it_may() {
     world.sessions.start();
     until(|| world.auth.logins() == 1).await;
 
-    let sessions = std::sync::Arc::clone(&world.sessions);
+    let sessions = Arc::clone(&world.sessions);
     let shutdown = tokio::spawn(async move { sessions.shutdown(5 * SECOND).await });
     tokio::task::yield_now().await;
     tokio::time::advance(6 * SECOND).await;

@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::Keeper;
 use crate::{
     config::{Credentials, secret::Secret},
     session::{Error, Token, error::sentence, login::Fingerprint},
 };
+
+/// Nobody but an operator can renew it, and operators have holidays.
+const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 impl Keeper {
     /// The configured token, as it is now.
@@ -43,6 +47,10 @@ impl Keeper {
             error
         })?;
         gate.open();
+        let soon = |expires: &Timestamp| expires.duration_since(token.issued()) < SOON;
+        if let Some(expires) = token.expires().filter(soon) {
+            warn!(identity = %self.identity.name, %expires, "API token expires soon");
+        }
         Ok(self.put_in_force(token))
     }
 

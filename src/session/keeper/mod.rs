@@ -2,6 +2,7 @@
 
 mod api_token;
 mod log_out;
+mod status;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -20,9 +21,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use super::{
-    Error, State, Status, Token,
+    Error, Token,
     error::sentence,
-    gate::{Gate, Position},
+    gate::Gate,
     login::{self, Fingerprint, LoggedIn, Meaning, Secrets},
     skew::Skew,
     store::Slot,
@@ -34,6 +35,8 @@ use crate::{
     config::{Credentials, Identity},
     upstream::Upstream,
 };
+
+pub use self::status::{State, Status};
 
 /// Credentials that cannot be read are looked at again after this time.
 const REREAD: Duration = Duration::from_secs(5);
@@ -90,9 +93,11 @@ impl Keeper {
 
     /// The token in force, or that of the one login.
     pub(super) async fn token(self: &Arc<Self>) -> Result<Arc<Token>, Error> {
+        // Asked first: a token that comes in between is then found to be newer.
+        let generation = self.slot.generation();
         match self.current() {
             Some(token) => Ok(token),
-            None => self.successor(self.slot.generation()).await,
+            None => self.successor(generation).await,
         }
     }
 
@@ -109,7 +114,7 @@ impl Keeper {
 
     /// The token after generation `stale`, by a login in a task of its own: who waits for it may
     /// leave, and it goes on.
-    pub(super) async fn successor(self: &Arc<Self>, stale: u64) -> Result<Arc<Token>, Error> {
+    async fn successor(self: &Arc<Self>, stale: u64) -> Result<Arc<Token>, Error> {
         if let Credentials::ApiToken(secret) = &self.identity.credentials {
             return self.adopt(secret);
         }
@@ -145,7 +150,11 @@ impl Keeper {
                 let token = self.put_in_force(token);
                 self.gate().open();
                 // One that a route has refused has no session to be ended.
-                old.filter(|_| due).into_iter().for_each(|old| self.retire(old));
+                if let Some(old) = old
+                    && due
+                {
+                    self.retire(old);
+                }
                 Ok(token)
             }
             Err(error) => Err(self.failed(error, Some(secrets.fingerprint()))),
@@ -237,15 +246,19 @@ impl Keeper {
     }
 
     /// How long nothing needs to be done; nothing at all: a login is due.
-    pub(super) fn rest(&self) -> Duration {
+    fn rest(&self) -> Duration {
         let now = self.shared.clock.now();
         let due = self.current().map(|token| token.renew_at().duration_since(now));
         due.filter(|rest| rest.is_positive()).map_or(Duration::ZERO, |rest| rest.unsigned_abs())
     }
 
-    /// A login because it is time for one.
-    pub(super) async fn renew_in_time(self: &Arc<Self>) -> Result<Arc<Token>, Error> {
-        self.successor(self.slot.generation()).await
+    /// A login if it is time for one; gives the time until the next.
+    pub(super) async fn renew_in_time(self: &Arc<Self>) -> Result<Duration, Error> {
+        let generation = self.slot.generation();
+        if self.rest().is_zero() {
+            self.successor(generation).await?;
+        }
+        Ok(self.rest())
     }
 
     /// When somebody has asked for a login at once.
@@ -253,38 +266,10 @@ impl Keeper {
         self.wake.notified().await;
     }
 
-    /// Who is kept signed in.
-    pub(super) fn name(&self) -> &Arc<str> {
-        &self.identity.name
-    }
-
     /// Forgets that the credentials were refused.
     pub(super) fn unlatch(&self) {
         self.gate().open();
         self.wake.notify_one();
-    }
-
-    /// How things stand.
-    pub(super) fn status(&self) -> Status {
-        let current = self.current();
-        let position = self.gate().position(Instant::now());
-        let state = match (position, self.logging_in.load(SeqCst), &current) {
-            (_, true, Some(_)) => State::Renewing,
-            (_, true, None) => State::LoggingIn,
-            (Position::Latched, false, _) => State::Refused,
-            (Position::BackingOff, false, _) => State::BackingOff,
-            (Position::Open, false, Some(_)) => State::Valid,
-            (Position::Open, false, None) => State::None,
-        };
-        Status {
-            name: self.identity.name.to_string(),
-            state,
-            serving: current.is_some(),
-            expires: current.and_then(|token| token.expires()),
-            generation: self.slot.generation(),
-            logins: self.logins.load(SeqCst),
-            failure: self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-        }
     }
 
     fn broken_off(&self) -> Error {
@@ -317,7 +302,6 @@ impl Drop for Raised<'_> {
 }
 
 /// A random share. It spreads logins and keeps no secret, so the hasher's own seed is good enough.
-#[expect(clippy::cast_precision_loss, reason = "a share needs no 64 bits")]
 fn chance() -> f64 {
     RandomState::new().hash_one(()) as f64 / u64::MAX as f64
 }
