@@ -11,7 +11,7 @@ use toml_edit::{ImDocument, Item, TableLike};
 
 use super::{
     Config, read,
-    report::{Finding, Report, Source},
+    report::{self, Finding, Report, Source},
     settings::{self, EXAMPLES, Known, REFERENCE},
     show,
 };
@@ -82,7 +82,10 @@ pub fn load(sources: &Sources) -> Result<Loaded, Report> {
     for path in &sources.files {
         match std::fs::read_to_string(path) {
             Ok(text) => layers.add_file(&path.display().to_string(), &text),
-            Err(error) => layers.find(format!("cannot read {}: {error}", path.display())),
+            Err(error) => {
+                layers.is_incomplete = true;
+                layers.find(format!("cannot read {}: {error}", path.display()));
+            }
         }
     }
     layers.finish(&sources.environment)
@@ -110,6 +113,8 @@ pub(super) struct Layers {
     places: Vec<Vec<(String, Range<usize>)>>,
     /// The names of identities and callers, in the order in which they were written.
     names: Vec<String>,
+    /// A file could not be read, so what seems to be missing may stand in it.
+    is_incomplete: bool,
 }
 
 impl Layers {
@@ -127,6 +132,7 @@ impl Layers {
             Ok(document) => document,
             Err(error) => {
                 let span = error.span().unwrap_or(0..0);
+                self.is_incomplete = true;
                 return self.findings.push(Finding {
                     message: "this is not TOML".into(),
                     place: Some((at, span)),
@@ -172,8 +178,21 @@ impl Layers {
                         places.push((path, value));
                     }
                 }
-                Known::Unknown => self.findings.push(unknown(&path, name, Some((at, place)))),
+                Known::Unknown => {
+                    self.hide_value(at, &path, name, item.span().unwrap_or(0..0));
+                    self.findings.push(unknown(&path, name, Some((at, place))));
+                }
             }
+        }
+    }
+
+    /// A misspelt secret is still one, and what nobody knows may be one.
+    fn hide_value(&mut self, at: usize, path: &str, name: &str, value: Range<usize>) {
+        let siblings = settings::siblings(path);
+        let meant = nearest(name, siblings.iter().map(String::as_str));
+        let is_harmless = meant.is_some_and(|meant| !report::is_secret(meant));
+        if let Some(source) = self.sources.get_mut(at).filter(|_| !is_harmless) {
+            source.blot(value);
         }
     }
 
@@ -196,6 +215,7 @@ impl Layers {
         self.values.push(nested(&names, Value::from(value.to_owned())));
         if !matches!(settings::look_up(path), Known::Setting(_) | Known::SecretFile) {
             let name = names.last().copied().unwrap_or_default();
+            self.hide_value(at, path, name, start..line.len());
             self.findings.push(unknown(path, name, Some((at, 0..variable.len()))));
             self.values.pop();
             self.values.push(Dict::new());
@@ -237,6 +257,9 @@ impl Layers {
 
     fn finish(mut self, environment: &[(String, String)]) -> Result<Loaded, Report> {
         self.add_environment(environment);
+        if self.is_incomplete {
+            return Err(Report { sources: self.sources, findings: self.findings });
+        }
         let mut figment = Figment::from(Layer("default".into(), self.defaults()));
         for (at, values) in self.values.iter().enumerate() {
             figment = figment.merge(Layer(at.to_string(), values.clone()));

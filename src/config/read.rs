@@ -42,43 +42,30 @@ impl<'a> Reader<'a> {
     /// The configuration; nothing when a value is missing without which there is none. What was
     /// found wrong has another value meanwhile, and is among the findings.
     pub(super) fn config(&mut self) -> Option<Config> {
-        let server = self.server()?;
-        let upstream = self.upstream()?;
+        // Everything is read before anything is given up, so that all mistakes are found at once.
+        let server = self.server();
+        let upstream = self.upstream();
         let identities = self.identities();
         let callers = self.callers(&identities);
         let policy = self.policy();
-        self.check_network(&server, &callers, &policy);
+        let legacy = self.legacy();
+        let rate_limit = self.rate_limit();
+        let errors = self.errors();
+        let audit = Audit { stdout: self.read("audit.stdout", parse::boolean).unwrap_or_default() };
+        let telemetry = self.telemetry();
+        let server = server?;
+        self.check_network(&server, &policy);
         Some(Config {
             server,
-            upstream,
+            upstream: upstream?,
             identities,
             callers,
             policy,
-            legacy: self.legacy()?,
-            rate_limit: RateLimit {
-                global: self.read("rate_limit.global", parse::optional(parse::rate)).flatten(),
-                headers: self.word(
-                    "rate_limit.headers",
-                    &[
-                        ("ietf", RateLimitHeaders::Ietf),
-                        ("legacy", RateLimitHeaders::Legacy),
-                        ("off", RateLimitHeaders::Off),
-                    ],
-                )?,
-            },
-            errors: self.errors()?,
-            audit: Audit { stdout: self.read("audit.stdout", parse::boolean).unwrap_or_default() },
-            telemetry: Telemetry {
-                log: self.read("telemetry.log", parse::filter).unwrap_or_default(),
-                log_format: self.word(
-                    "telemetry.log_format",
-                    &[
-                        ("auto", LogFormat::Auto),
-                        ("json", LogFormat::Json),
-                        ("pretty", LogFormat::Pretty),
-                    ],
-                )?,
-            },
+            legacy: legacy?,
+            rate_limit: rate_limit?,
+            errors: errors?,
+            audit,
+            telemetry: telemetry?,
         })
     }
 
@@ -95,47 +82,57 @@ impl<'a> Reader<'a> {
         if listen.iter().filter(unset).any(|listen| !seen.insert(listen.to_string())) {
             self.wrong("server.listen", "the same address stands here twice");
         }
-        let max_body = self.read("server.max_body_bytes", parse::size)?;
-        let header = self.positive("server.max_header_bytes", parse::size)?;
-        if !(1024..=1024 * 1024).contains(&header) {
+        let admin_listen = self.read("server.admin_listen", parse::optional(parse::listen));
+        let admin_token = self.secret("server.admin_token");
+        let health_listen = self.read("server.health_listen", parse::optional(parse::listen));
+        let drain_timeout = self.read("server.drain_timeout", parse::duration);
+        let header_timeout = self.positive("server.header_timeout", parse::duration);
+        let idle_timeout = self.positive("server.idle_timeout", parse::duration);
+        let max_header = self.read("server.max_header_bytes", parse::size);
+        if max_header.is_some_and(|size| !(1024..=1024 * 1024).contains(&size)) {
             self.wrong("server.max_header_bytes", "expected between 1KiB and 1MiB");
         }
+        let max_body = self.read("server.max_body_bytes", parse::size);
+        let max_connections = self.positive("server.max_connections", parse::count);
         Some(Server {
             listen,
-            admin_listen: self.read("server.admin_listen", parse::optional(parse::listen))?,
-            admin_token: self.secret("server.admin_token"),
-            health_listen: self.read("server.health_listen", parse::optional(parse::listen))?,
+            admin_listen: admin_listen?,
+            admin_token,
+            health_listen: health_listen?,
             workers: if workers == 0 { cores() } else { workers },
-            drain_timeout: self.read("server.drain_timeout", parse::duration)?,
-            header_timeout: self.positive("server.header_timeout", parse::duration)?,
-            idle_timeout: self.positive("server.idle_timeout", parse::duration)?,
-            max_header_bytes: usize::try_from(header).unwrap_or(usize::MAX),
-            max_body_bytes: (max_body > 0).then_some(max_body),
-            max_connections: self.positive("server.max_connections", parse::count)?,
+            drain_timeout: drain_timeout?,
+            header_timeout: header_timeout?,
+            idle_timeout: idle_timeout?,
+            max_header_bytes: usize::try_from(max_header?).unwrap_or(usize::MAX),
+            max_body_bytes: max_body.map(|size| (size > 0).then_some(size))?,
+            max_connections: max_connections?,
         })
     }
 
     fn upstream(&mut self) -> Option<Upstream> {
-        let upstream = Upstream {
-            api_url: self.url("upstream.api_url")?,
-            auth_url: self.url("upstream.auth_url")?,
-            ca_file: self
-                .read("upstream.ca_file", parse::optional(parse::text))?
-                .map(PathBuf::from),
-            http2: self.word(
-                "upstream.http2",
-                &[("auto", Http2::Auto), ("always", Http2::Always), ("never", Http2::Never)],
-            )?,
-            connect_timeout: self.positive("upstream.connect_timeout", parse::duration)?,
-            response_timeout: self.positive("upstream.response_timeout", parse::duration)?,
-            max_connections: self.positive("upstream.max_connections", parse::count)?,
-        };
-        if let Some(path) = &upstream.ca_file
+        let api_url = self.url("upstream.api_url");
+        let auth_url = self.url("upstream.auth_url");
+        let ca_file = self.read("upstream.ca_file", parse::optional(parse::text));
+        let ca_file = ca_file.map(|path| path.map(PathBuf::from));
+        if let Some(Some(path)) = &ca_file
             && let Err(error) = std::fs::File::open(path)
         {
             self.wrong("upstream.ca_file", format!("this file cannot be read: {error}"));
         }
-        Some(upstream)
+        let words = [("auto", Http2::Auto), ("always", Http2::Always), ("never", Http2::Never)];
+        let http2 = self.word("upstream.http2", &words);
+        let connect_timeout = self.positive("upstream.connect_timeout", parse::duration);
+        let response_timeout = self.positive("upstream.response_timeout", parse::duration);
+        let max_connections = self.positive("upstream.max_connections", parse::count);
+        Some(Upstream {
+            api_url: api_url?,
+            auth_url: auth_url?,
+            ca_file: ca_file?,
+            http2: http2?,
+            connect_timeout: connect_timeout?,
+            response_timeout: response_timeout?,
+            max_connections: max_connections?,
+        })
     }
 
     fn url(&mut self, path: &str) -> Option<BaseUrl> {
@@ -186,13 +183,17 @@ impl<'a> Reader<'a> {
         let key = |key: &str| format!("{path}.{key}");
         let (_, name) = path.split_once('.')?;
         let credentials = self.credentials(path);
+        let refresh_ahead = self.read(&key("refresh_ahead"), parse::refresh_ahead);
+        let max_age = self.positive(&key("max_age"), parse::duration);
+        let replay_buffer = self.read(&key("replay_buffer"), parse::size);
+        let logout_on_shutdown = self.read(&key("logout_on_shutdown"), parse::boolean);
         Some(Identity {
             name: name.into(),
-            refresh_ahead: self.read(&key("refresh_ahead"), parse::refresh_ahead)?,
-            max_age: self.positive(&key("max_age"), parse::duration)?,
-            replay_buffer: usize::try_from(self.read(&key("replay_buffer"), parse::size)?).ok()?,
-            logout_on_shutdown: self.read(&key("logout_on_shutdown"), parse::boolean)?,
             credentials: credentials?,
+            refresh_ahead: refresh_ahead?,
+            max_age: max_age?,
+            replay_buffer: usize::try_from(replay_buffer?).ok()?,
+            logout_on_shutdown: logout_on_shutdown?,
         })
     }
 
@@ -226,7 +227,7 @@ impl<'a> Reader<'a> {
                 })
             }
             (None, None) => {
-                if !self.is_secret_set(&key("api_token")) {
+                if !is_set(self, "username") && !self.is_secret_set(&key("api_token")) {
                     self.missing(path, "username", "it has neither a user nor an API token");
                 }
                 None
@@ -251,9 +252,12 @@ impl<'a> Reader<'a> {
             let identity = self.maybe(&key("identity"), parse::text);
             let at =
                 identity.as_ref().map(|name| identities.iter().position(|it| *it.name == **name));
-            if let (Some(None), Some(name)) = (at, &identity) {
-                let known = identities.iter().map(|identity| &*identity.name);
-                let hint = nearest(name, known).map_or_else(
+            // An identity that was written but is wrong is not among `identities`.
+            let known = || self.names.iter().filter_map(|it| it.strip_prefix("identities."));
+            if let Some(name) = &identity
+                && !known().any(|known| known == name)
+            {
+                let hint = nearest(name, known()).map_or_else(
                     || "there is no such identity".to_owned(),
                     |nearest| format!("did you mean `{nearest}`?"),
                 );
@@ -297,11 +301,27 @@ impl<'a> Reader<'a> {
 
     fn legacy(&mut self) -> Option<Legacy> {
         let modes = [("rewrite", LegacyMode::Rewrite), ("reject", LegacyMode::Reject)];
-        Some(Legacy {
-            mode: self.word("legacy.mode", &modes)?,
-            deprecated_since: self.read("legacy.deprecated_since", parse::date)?,
-            sunset: self.read("legacy.sunset", parse::optional(parse::date))?,
-        })
+        let mode = self.word("legacy.mode", &modes);
+        let deprecated_since = self.read("legacy.deprecated_since", parse::date);
+        let sunset = self.read("legacy.sunset", parse::optional(parse::date));
+        Some(Legacy { mode: mode?, deprecated_since: deprecated_since?, sunset: sunset? })
+    }
+
+    fn rate_limit(&mut self) -> Option<RateLimit> {
+        let global = self.read("rate_limit.global", parse::optional(parse::rate)).flatten();
+        let words = [
+            ("ietf", RateLimitHeaders::Ietf),
+            ("legacy", RateLimitHeaders::Legacy),
+            ("off", RateLimitHeaders::Off),
+        ];
+        Some(RateLimit { global, headers: self.word("rate_limit.headers", &words)? })
+    }
+
+    fn telemetry(&mut self) -> Option<Telemetry> {
+        let log = self.read("telemetry.log", parse::filter).unwrap_or_default();
+        let words =
+            [("auto", LogFormat::Auto), ("json", LogFormat::Json), ("pretty", LogFormat::Pretty)];
+        Some(Telemetry { log, log_format: self.word("telemetry.log_format", &words)? })
     }
 
     fn errors(&mut self) -> Option<Errors> {
@@ -317,9 +337,11 @@ impl<'a> Reader<'a> {
     }
 
     /// Nobody on the network may use the company's account just by being there.
-    fn check_network(&mut self, server: &Server, callers: &[Caller], policy: &Policy) {
+    fn check_network(&mut self, server: &Server, policy: &Policy) {
         let is_open = |listen: &Listen| matches!(listen, Listen::Tcp(at) if !at.ip().is_loopback());
-        let nobody_has_a_key = callers.iter().all(|caller| caller.api_key_hash.is_none());
+        let mut callers = self.names.iter().filter(|path| path.starts_with("callers."));
+        let nobody_has_a_key =
+            callers.all(|path| self.value(&format!("{path}.api_key_hash")).is_none());
         let reachable = server.listen.iter().any(is_open);
         if reachable && nobody_has_a_key && !policy.allow_unauthenticated_network {
             self.wrong(
@@ -427,11 +449,12 @@ impl<'a> Reader<'a> {
 
     fn missing(&mut self, section: &str, key: &str, why: &str) {
         // The section has no place of its own in the texts; its first setting stands for it.
-        let first = value_at(self.values, section).and_then(Value::as_dict).and_then(|values| {
-            values
-                .iter()
-                .find_map(|(name, value)| self.origins.place(&format!("{section}.{name}"), value))
-        });
+        let values = value_at(self.values, section).and_then(Value::as_dict);
+        let places = values
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, value)| self.origins.place(&format!("{section}.{name}"), value));
+        let first = places.min_by_key(|(at, span)| (*at, span.start));
         self.findings.push(Finding {
             message: format!("[{section}] lacks `{key}`: {why}"),
             place: first,

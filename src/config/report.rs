@@ -7,6 +7,11 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 /// Keys whose values must never be drawn.
 const SECRETS: [&str; 4] = ["password", "totp_secret", "api_token", "admin_token"];
 
+/// Whether values of that key must never be drawn.
+pub(super) fn is_secret(key: &str) -> bool {
+    SECRETS.contains(&key)
+}
+
 /// A text that settings come from.
 #[derive(Clone)]
 pub(super) struct Source {
@@ -19,6 +24,18 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn new(name: impl Into<String>, text: &str) -> Self {
         Self { name: name.into(), text: blotted(text) }
+    }
+
+    /// Blots out what stands at `span`.
+    pub(super) fn blot(&mut self, span: Range<usize>) {
+        let (Some(before), Some(hidden), Some(after)) =
+            (self.text.get(..span.start), self.text.get(span.clone()), self.text.get(span.end..))
+        else {
+            return;
+        };
+        let mut text = before.to_owned();
+        blot(hidden, &mut text);
+        self.text = text + after;
     }
 }
 
