@@ -1,0 +1,5 @@
+//! Does the assembled gateway behave? Real sockets, an emulated Amove behind, one process.
+#![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
+
+mod routes;
+mod support;
