@@ -1,6 +1,9 @@
 //! Does the assembled gateway behave? Real sockets, an emulated Amove behind, one process.
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
+mod callers;
+mod errors;
+mod hygiene;
 mod routes;
 mod session;
 mod support;

@@ -11,7 +11,7 @@ use amove_gateway::{
     emulator::{self, Emulator, HostName, Options, Seen},
 };
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::{
     body::Incoming,
@@ -380,7 +380,7 @@ impl Wire {
     }
 }
 
-/// A method, for those who compare.
-pub(crate) fn method(name: &str) -> Method {
-    name.parse().expect("a method")
+/// What the configuration knows of the key of a caller.
+pub(crate) fn hash_of(key: &str) -> String {
+    format!("blake3:{}", blake3::hash(key.as_bytes()).to_hex())
 }

@@ -1,0 +1,220 @@
+//! Who may call, and how much.
+
+use crate::support::{Reply, TestGateway, USERINFO, hash_of};
+
+/// Two callers with keys; `settings` go below those of the second.
+async fn with_two_callers(settings: &str) -> TestGateway {
+    let (billing, reports) = (hash_of("billing-key"), hash_of("reports-key"));
+    let settings = format!(
+        "[callers.billing]\napi_key_hash = \"{billing}\"\n\
+         [callers.reports]\napi_key_hash = \"{reports}\"\n{settings}"
+    );
+    TestGateway::with(&settings).await.logged_in().await
+}
+
+async fn get_as(gateway: &TestGateway, key: &str) -> Reply {
+    gateway.get_with(USERINFO, &[("x-api-key", key)]).await
+}
+
+#[tokio::test]
+async fn a_key_is_presented_by_itself_or_as_bearer() {
+    let gateway = with_two_callers("").await;
+
+    assert_eq!(get_as(&gateway, "billing-key").await.status, 200);
+    assert_eq!(get_as(&gateway, "reports-key").await.status, 200);
+    for scheme in ["Bearer", "bearer", "BEARER"] {
+        let value = format!("{scheme} billing-key");
+        let reply = gateway.get_with(USERINFO, &[("authorization", &*value)]).await;
+        assert_eq!(reply.status, 200, "{scheme}");
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_is_told_what_is_missing_and_gets_no_further() {
+    let gateway = with_two_callers("").await;
+    let strangers: [&[(&str, &str)]; 12] = [
+        &[],
+        &[("x-api-key", "wrong")],
+        &[("x-api-key", "")],
+        &[("x-api-key", "billing-key ,")],
+        &[("x-api-key", "BILLING-KEY")],
+        &[("authorization", "Bearer wrong")],
+        &[("authorization", "Bearer ")],
+        &[("authorization", "Bearer")],
+        &[("authorization", "billing-key")],
+        &[("authorization", "Basic YmlsbGluZy1rZXk6")],
+        &[("cookie", "x-api-key=billing-key")],
+        &[("proxy-authorization", "Bearer billing-key")],
+    ];
+    for headers in strangers {
+        let reply = gateway.get_with(USERINFO, headers).await;
+
+        assert_eq!(reply.outcome(), (401, "unauthenticated".into()), "{headers:?}");
+        let challenge = reply.header("www-authenticate");
+        assert_eq!(challenge, Some("Bearer realm=\"amove-gateway\""), "{headers:?}");
+    }
+    assert_eq!(gateway.amove.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn every_stranger_is_told_the_same() {
+    let gateway = with_two_callers("").await;
+    let text = |reply: Reply| {
+        let mut problem = reply.json();
+        problem["request_id"].take();
+        problem.to_string()
+    };
+
+    let missing = text(gateway.get(USERINFO).await);
+    let wrong = text(get_as(&gateway, "wrong").await);
+
+    assert_eq!(missing, wrong);
+}
+
+#[tokio::test]
+async fn who_presents_two_keys_presents_none() {
+    let gateway = with_two_callers("").await;
+    let pairs = [
+        [("x-api-key", "billing-key"), ("x-api-key", "reports-key")],
+        [("x-api-key", "billing-key"), ("x-api-key", "billing-key")],
+        [("x-api-key", "billing-key"), ("authorization", "Bearer billing-key")],
+        [("authorization", "Bearer billing-key"), ("authorization", "Bearer reports-key")],
+    ];
+    for pair in pairs {
+        let reply = gateway.get_with(USERINFO, &pair).await;
+        assert_eq!(reply.outcome(), (401, "unauthenticated".into()), "{pair:?}");
+    }
+    assert_eq!(gateway.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn one_caller_may_come_without_a_key() {
+    let gateway = with_two_callers("[callers.local]\nrate = \"2/h\"\nburst = 2\n").await;
+
+    assert_eq!(gateway.get(USERINFO).await.status, 200);
+    assert_eq!(get_as(&gateway, "billing-key").await.status, 200);
+    // A wrong key is not better than none.
+    assert_eq!(get_as(&gateway, "wrong").await.outcome(), (401, "unauthenticated".into()));
+    assert_eq!(gateway.get(USERINFO).await.status, 200);
+    assert_eq!(gateway.get(USERINFO).await.outcome(), (429, "quota-exceeded".into()));
+}
+
+#[tokio::test]
+async fn where_nobody_is_named_everyone_on_this_machine_may_call() {
+    let gateway = TestGateway::start().await.logged_in().await;
+
+    assert_eq!(gateway.get(USERINFO).await.status, 200);
+    // What they present means nothing to us.
+    assert_eq!(get_as(&gateway, "anything").await.status, 200);
+}
+
+/// The parts of a structured header `"name";a=1;b=2`.
+fn parse(field: &str) -> (String, Vec<(String, u64)>) {
+    let mut parts = field.split(';');
+    let name = parts.next().expect("a name");
+    let name = name.strip_prefix('"').and_then(|it| it.strip_suffix('"')).expect("a string");
+    let parameters = parts.map(|part| {
+        let (key, value) = part.split_once('=').expect("a parameter");
+        (key.to_owned(), value.parse().expect("a number"))
+    });
+    (name.to_owned(), parameters.collect())
+}
+
+fn parameters(reply: &Reply, name: &str) -> (String, Vec<(String, u64)>) {
+    parse(reply.header(name).unwrap_or_else(|| panic!("{name} is missing: {reply:?}")))
+}
+
+#[tokio::test]
+async fn a_used_up_quota_is_a_problem_that_says_when_there_is_more() {
+    let gateway = with_two_callers("rate = \"60/h\"\nburst = 3\n").await;
+
+    for remaining in [2, 1, 0] {
+        let within = get_as(&gateway, "reports-key").await;
+        assert_eq!(within.status, 200);
+        let quota = ("caller".to_owned(), vec![("q".to_owned(), 3), ("w".to_owned(), 180)]);
+        assert_eq!(parameters(&within, "ratelimit-policy"), quota);
+        let left = ("caller".to_owned(), vec![("r".to_owned(), remaining), ("t".to_owned(), 60)]);
+        assert_eq!(parameters(&within, "ratelimit"), left);
+    }
+    let beyond = get_as(&gateway, "reports-key").await;
+
+    assert_eq!(beyond.outcome(), (429, "quota-exceeded".into()));
+    let pause: u64 = beyond.header("retry-after").expect("a pause").parse().expect("seconds");
+    assert!((1..=60).contains(&pause), "{pause}");
+    let (name, left) = parameters(&beyond, "ratelimit");
+    assert_eq!((&*name, &left[0]), ("caller", &("r".to_owned(), 0)));
+    assert!(beyond.header("ratelimit-policy").is_some());
+    assert_eq!(gateway.seen().len(), 3);
+    // Each has a quota of its own, and some have none.
+    let other = get_as(&gateway, "billing-key").await;
+    assert_eq!((other.status, other.header("ratelimit")), (200, None));
+}
+
+#[tokio::test]
+async fn strangers_use_up_nobodys_quota() {
+    let gateway = with_two_callers("rate = \"1/h\"\n[rate_limit]\nglobal = \"2/h\"\n").await;
+
+    for _ in 0..10 {
+        assert_eq!(get_as(&gateway, "mallory").await.status, 401);
+        assert_eq!(gateway.get(USERINFO).await.status, 401);
+    }
+
+    assert_eq!(get_as(&gateway, "reports-key").await.status, 200);
+    assert_eq!(get_as(&gateway, "reports-key").await.status, 429);
+}
+
+#[tokio::test]
+async fn a_refused_request_uses_up_nothing() {
+    let gateway = with_two_callers("rate = \"1/h\"\n").await;
+    let key = [("x-api-key", "reports-key")];
+
+    assert_eq!(gateway.get_with("/api//x", &key).await.status, 400);
+    assert_eq!(gateway.get_with("/api/authentication/login", &key).await.status, 403);
+    assert_eq!(get_as(&gateway, "reports-key").await.status, 200);
+}
+
+#[tokio::test]
+async fn quotas_can_be_told_the_old_way_or_not_at_all() {
+    let quota = "rate = \"60/h\"\nburst = 1\n[rate_limit]\nheaders = ";
+    let legacy = with_two_callers(&format!("{quota}\"legacy\"")).await;
+    let off = with_two_callers(&format!("{quota}\"off\"")).await;
+
+    for status in [200, 429] {
+        let told = get_as(&legacy, "reports-key").await;
+        assert_eq!(told.status, status);
+        assert_eq!(told.header("x-ratelimit-limit"), Some("1"));
+        assert_eq!(told.header("x-ratelimit-remaining"), Some("0"));
+        assert!(told.header("x-ratelimit-reset").is_some());
+        assert_eq!(told.header("ratelimit").or(told.header("ratelimit-policy")), None);
+
+        let silent = get_as(&off, "reports-key").await;
+        assert_eq!(silent.status, status);
+        let names: Vec<_> = silent.headers.keys().map(|name| name.as_str()).collect();
+        assert!(!names.iter().any(|name| name.contains("ratelimit")), "{names:?}");
+        assert_eq!(silent.header("retry-after").is_some(), status == 429);
+    }
+}
+
+#[tokio::test]
+async fn all_callers_together_have_a_quota_too() {
+    let gateway = with_two_callers("[rate_limit]\nglobal = \"1/h\"\n").await;
+
+    let first = get_as(&gateway, "billing-key").await;
+    let second = get_as(&gateway, "reports-key").await;
+
+    assert_eq!((first.status, &*parameters(&first, "ratelimit").0), (200, "global"));
+    assert_eq!(second.outcome(), (429, "quota-exceeded".into()));
+    assert_eq!(parameters(&second, "ratelimit").0, "global");
+    assert!(second.header("retry-after").is_some());
+}
+
+#[tokio::test]
+async fn a_problem_on_the_way_tells_the_quota_as_well() {
+    let gateway = with_two_callers("rate = \"60/h\"\nburst = 5\n").await;
+    let key = [("x-api-key", "reports-key")];
+
+    let reply = gateway.get_with("/api/v1/emulator/fail?code=DUPLICATE", &key).await;
+
+    assert_eq!(reply.status, 409);
+    assert_eq!(parameters(&reply, "ratelimit").1[0], ("r".to_owned(), 4));
+}
