@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Limited, StreamBody};
 use hyper::{
@@ -187,10 +188,12 @@ async fn spoil(fault: Fault, ending: &Ending, world: &World) -> Result<Response<
             Ok(dated(Reply::text(status, body).into_response(), world))
         }
         Fault::Truncate { .. } => {
-            let half = futures_util::stream::iter([
-                Ok(Frame::data(Bytes::from_static(b"{\"half\":"))),
-                Err(std::io::Error::other("a fault that was ordered")),
-            ]);
+            let half = stream::once(async { Ok(Frame::data(Bytes::from_static(b"{\"half\":"))) });
+            // What is there is sent while the body is waited for, so it breaks off a moment later.
+            let half = half.chain(stream::once(async {
+                tokio::task::yield_now().await;
+                Err(std::io::Error::other("a fault that was ordered"))
+            }));
             let mut response = Response::new(StreamBody::new(half).boxed_unsync());
             response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("64"));
             Ok(response)

@@ -4,6 +4,7 @@
 mod callers;
 mod errors;
 mod hygiene;
+mod malformed;
 mod routes;
 mod session;
 mod support;

@@ -235,11 +235,10 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    async fn read(response: Response<Incoming>) -> Self {
+    async fn try_read(response: Response<Incoming>) -> hyper::Result<Self> {
         let (parts, body) = response.into_parts();
-        let body = timeout(DEADLINE, body.collect()).await.expect("a body in time");
-        let body = body.expect("a body that does not break off").to_bytes();
-        Self { status: parts.status.as_u16(), headers: parts.headers, body }
+        let body = timeout(DEADLINE, body.collect()).await.expect("a body in time")?.to_bytes();
+        Ok(Self { status: parts.status.as_u16(), headers: parts.headers, body })
     }
 
     /// Reads an answer off the bytes of a connection: the first one there.
@@ -305,7 +304,8 @@ impl Http1 {
 
     /// Sends `request` and reads the answer.
     pub(crate) async fn call(&mut self, request: Request<Full<Bytes>>) -> Reply {
-        Reply::read(self.open(request).await).await
+        let response = self.open(request).await;
+        Reply::try_read(response).await.expect("a body that does not break off")
     }
 
     /// Sends `request` and reads the answer's head; the body is still to come.
@@ -332,12 +332,20 @@ impl Http2 {
     }
 
     /// Sends `request` and reads the answer.
-    pub(crate) async fn call(&mut self, mut request: Request<Full<Bytes>>) -> Reply {
+    pub(crate) async fn call(&mut self, request: Request<Full<Bytes>>) -> Reply {
+        self.try_call(request).await.expect("an answer that does not break off")
+    }
+
+    /// Sends `request` and reads the answer, if it comes to its end.
+    pub(crate) async fn try_call(
+        &mut self,
+        mut request: Request<Full<Bytes>>,
+    ) -> hyper::Result<Reply> {
         let target = format!("http://{}{}", self.1, request.uri());
         *request.uri_mut() = target.parse().expect("a target");
-        self.0.ready().await.expect("a connection that is open");
+        self.0.ready().await?;
         let response = timeout(DEADLINE, self.0.send_request(request)).await;
-        Reply::read(response.expect("an answer in time").expect("an answer")).await
+        Reply::try_read(response.expect("an answer in time")?).await
     }
 }
 
