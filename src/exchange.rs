@@ -15,9 +15,9 @@ use uuid::Uuid;
 use crate::{
     amove::{catalogue::Route, codes},
     audit::{Outcome, Phase, Record, Trail},
-    caller::{Caller, Peer},
+    caller::Caller,
     clock::Clock,
-    message::{BoxError, Direction, Watch},
+    message::{BoxError, Direction, Peer, Watch},
     problem::{Blame, Kind, Problem},
     upstream::Host,
 };

@@ -1,7 +1,8 @@
-//! The one request, response and body type.
+//! The one request, response and body type, and where a request comes from.
 
 use std::{
     fmt,
+    net::SocketAddr,
     ops::{Deref, DerefMut},
     pin::Pin,
     sync::Arc,
@@ -84,6 +85,38 @@ enum Source {
     Driven(Incoming, Pin<Box<dyn Drive>>),
     /// What was read ahead (and counted then), and the rest.
     Resumed(Bytes, Box<Self>),
+}
+
+/// Where a request came from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Peer {
+    /// Over the network.
+    Tcp(SocketAddr),
+    /// Over a unix socket, by a process of this user.
+    Unix {
+        /// The user id, if the system told.
+        uid: Option<u32>,
+    },
+}
+
+impl Peer {
+    /// Whether it is a process on this machine.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix { .. } => true,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix { uid: Some(uid) } => write!(f, "unix:uid={uid}"),
+            Self::Unix { uid: None } => f.write_str("unix"),
+        }
+    }
 }
 
 /// What moves a body forward: the connection it arrives on, polled by whoever reads the body.

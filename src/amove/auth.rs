@@ -430,7 +430,7 @@ mod tests {
 
         let body = json(&serde_json::json!({ "password": password })).expect("a body");
 
-        let read: Value = serde_json::from_slice(&body).expect("JSON");
+        let read: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!(read["password"], password);
     }
 

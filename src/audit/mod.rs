@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
-use crate::{amove::catalogue::Effect, caller::Peer, config};
+use crate::{amove::catalogue::Effect, config, message::Peer};
 
 mod queue;
 

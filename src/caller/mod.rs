@@ -1,10 +1,10 @@
 //! Who may call: credentials and peer → caller.
 
-use std::{collections::HashMap, fmt, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use subtle::ConstantTimeEq;
 
-use crate::config;
+use crate::{config, message::Peer};
 
 /// One who may call us.
 #[derive(Debug)]
@@ -17,38 +17,6 @@ pub struct Caller {
     pub identity: usize,
     /// The name of that identity.
     pub identity_name: Arc<str>,
-}
-
-/// Where a request came from.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Peer {
-    /// Over the network.
-    Tcp(SocketAddr),
-    /// Over a unix socket, by a process of this user.
-    Unix {
-        /// The user id, if the system told.
-        uid: Option<u32>,
-    },
-}
-
-impl Peer {
-    /// Whether it is a process on this machine.
-    pub fn is_local(&self) -> bool {
-        match self {
-            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
-            Self::Unix { .. } => true,
-        }
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix { uid: Some(uid) } => write!(f, "unix:uid={uid}"),
-            Self::Unix { uid: None } => f.write_str("unix"),
-        }
-    }
 }
 
 /// Why nobody was recognised.

@@ -9,10 +9,7 @@ use governor::{
     state::{InMemoryState, NotKeyed},
 };
 
-use crate::{
-    caller::Caller,
-    config::{Config, Rate},
-};
+use crate::config::{Config, Rate};
 
 /// All quotas. They are in this process only; a restart fills them up.
 #[derive(Debug)]
@@ -91,10 +88,10 @@ impl<C: Clock + Clone> Limiter<C> {
         }
     }
 
-    /// Takes one request from the quotas of `caller`.
-    pub fn take(&self, caller: &Caller) -> Decision {
+    /// Takes one request from the quotas of the caller at that position.
+    pub fn take(&self, caller: usize) -> Decision {
         // The caller's own quota first: who is over it takes nothing from the others.
-        let own = self.callers.get(caller.index).and_then(Option::as_ref).map(Bucket::take);
+        let own = self.callers.get(caller).and_then(Option::as_ref).map(Bucket::take);
         if let Some(refused @ Decision::Refused { .. }) = own {
             return refused;
         }
@@ -169,15 +166,11 @@ mod tests {
         Limiter::with_clock(&load_str(TWO_CALLERS, &[]).unwrap().config, clock)
     }
 
-    fn caller(index: usize) -> Caller {
-        Caller { name: "x".into(), index, identity: 0, identity_name: "main".into() }
-    }
-
     #[test]
     fn a_quota_is_used_up_and_comes_back_one_by_one() {
         let clock = FakeRelativeClock::default();
         let limiter = limiter(&clock);
-        let remaining = || match limiter.take(&caller(0)) {
+        let remaining = || match limiter.take(0) {
             Decision::Granted(standing) => Ok(standing.remaining),
             Decision::Refused { retry_after, standing } => Err((standing.scope, retry_after)),
             Decision::Unlimited => panic!("there is a quota"),
@@ -194,11 +187,10 @@ mod tests {
     fn the_quota_of_all_limits_those_who_have_none_of_their_own() {
         let limiter = limiter(&FakeRelativeClock::default());
 
-        let granted =
-            (0..10).filter(|_| matches!(limiter.take(&caller(1)), Decision::Granted(_))).count();
+        let granted = (0..10).filter(|_| matches!(limiter.take(1), Decision::Granted(_))).count();
 
         assert_eq!(granted, 3);
-        let refused = limiter.take(&caller(1));
+        let refused = limiter.take(1);
         assert!(
             matches!(refused, Decision::Refused { standing, .. } if standing.scope == Scope::Global)
         );
@@ -207,10 +199,9 @@ mod tests {
     #[test]
     fn who_is_over_its_own_quota_takes_nothing_from_the_others() {
         let limiter = limiter(&FakeRelativeClock::default());
-        let hasty =
-            (0..10).filter(|_| matches!(limiter.take(&caller(0)), Decision::Granted(_))).count();
+        let hasty = (0..10).filter(|_| matches!(limiter.take(0), Decision::Granted(_))).count();
 
-        let other = limiter.take(&caller(1));
+        let other = limiter.take(1);
 
         assert_eq!(hasty, 2);
         assert!(matches!(other, Decision::Granted(standing) if standing.remaining == 0));

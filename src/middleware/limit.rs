@@ -34,7 +34,7 @@ impl Middleware for Limit {
         request: Request,
         next: &N,
     ) -> Answer {
-        match self.limiter.take(exchange.caller()?) {
+        match self.limiter.take(exchange.caller()?.index) {
             Decision::Unlimited => next.run(exchange, request).await,
             Decision::Granted(standing) => {
                 let mut answer = next.run(exchange, request).await;

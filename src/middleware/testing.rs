@@ -6,9 +6,9 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::{Answer, Next};
 use crate::{
-    caller::{Caller, Peer},
+    caller::Caller,
     exchange::{Arrival, Exchange},
-    message::{Body, Request, Response},
+    message::{Body, Peer, Request, Response},
     problem::Problem,
 };
 

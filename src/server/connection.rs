@@ -27,9 +27,8 @@ use super::{
     worker::{Care, Watched},
 };
 use crate::{
-    caller::Peer,
     exchange::Arrival,
-    message::{Body, BoxError, Malformed},
+    message::{Body, BoxError, Malformed, Peer},
     problem::{Kind, Problem},
 };
 

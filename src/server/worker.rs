@@ -24,7 +24,7 @@ use super::{
     listener::Listener,
     wire::{Handle, Patience, Ticks},
 };
-use crate::{caller::Peer, config, middleware::receive::Gateway};
+use crate::{config, message::Peer, middleware::receive::Gateway};
 
 /// How fine time is where it guards connections: coarse enough to cost nothing.
 const TICK: Duration = Duration::from_millis(250);

@@ -38,6 +38,8 @@ enum Standing {
 pub(super) enum Position {
     Open,
     BackingOff,
+    /// Backing off because the user has too many sessions.
+    SessionLimit,
     Latched,
 }
 
@@ -126,6 +128,9 @@ impl Gate {
     /// How it stands.
     pub(super) fn position(&self, now: Instant) -> Position {
         match &self.standing {
+            Standing::BackingOff { error: Error::SessionLimit { .. }, until } if now < *until => {
+                Position::SessionLimit
+            }
             Standing::BackingOff { until, .. } if now < *until => Position::BackingOff,
             Standing::Open | Standing::BackingOff { .. } => Position::Open,
             Standing::Latched { .. } => Position::Latched,

@@ -228,12 +228,16 @@ async fn a_route_that_denies_every_token_does_not_make_a_login_of_every_call() {
     gateway.amove.inject(Fault::Unauthorized { count: 1000 });
 
     for _ in 0..30 {
-        assert_eq!(gateway.get(USERINFO).await.outcome(), (502, "upstream-auth".into()));
+        // Once too many fresh tokens were denied, there is none for a while.
+        let outcome = gateway.get(USERINFO).await.outcome();
+        let denied = (502, "upstream-auth".to_owned());
+        let none = (503, "session-unavailable".to_owned());
+        assert!(outcome == denied || outcome == none, "{outcome:?}");
     }
 
     assert!(gateway.seen().len() <= 60, "never more than one replay");
     let stats = gateway.amove.stats();
-    assert!(stats.logins <= 10, "{stats:?}");
+    assert!(stats.logins <= 21, "{stats:?}");
     // Who was denied so often is not logged out, and calls are served as soon as they can be.
     gateway.amove.clear_faults();
     until("calls are served again", async || gateway.get(USERINFO).await.status == 200).await;
@@ -371,7 +375,7 @@ async fn a_user_with_too_many_sessions_is_not_ready() {
     assert_eq!(gateway.amove.stats().failed_logins, 1);
     assert_eq!(gateway.ask_operator("/readyz").await.status, 503);
     let status = gateway.ask_operator("/-/status.json").await.json();
-    assert_eq!(status["identities"][0]["state"], "quota");
+    assert_eq!(status["identities"][0]["state"], "session-limit");
 }
 
 #[tokio::test]
@@ -393,7 +397,6 @@ async fn an_api_token_of_amove_needs_no_login() {
     // There is no other token to be had: a denial is final.
     gateway.amove.revoke_sessions();
     assert_eq!(gateway.get(USERINFO).await.outcome(), (502, "upstream-auth".into()));
-    assert_eq!(gateway.ask_operator("/readyz").await.status, 503);
     let amove = gateway.drain().await;
     assert_eq!((amove.stats().logins, amove.stats().logouts), (1, 1));
 }

@@ -25,6 +25,8 @@ pub enum State {
     Refused,
     /// The last login failed: the next one has to wait.
     BackingOff,
+    /// The user has as many sessions as the API allows: the next login has to wait.
+    SessionLimit,
 }
 
 /// One identity, as operators see it.
@@ -68,6 +70,7 @@ impl Keeper {
         match self.gate().position(Instant::now()) {
             Position::Latched => State::Refused,
             Position::BackingOff => State::BackingOff,
+            Position::SessionLimit => State::SessionLimit,
             Position::Open if serving => State::Valid,
             Position::Open => State::None,
         }
