@@ -5,7 +5,7 @@ use std::{
     io,
     pin::{Pin, pin},
     sync::atomic::Ordering,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -57,7 +57,11 @@ pub(super) async fn serve(
         let request = request.map(|body| Body::from(body).explained(explain));
         let arrival = Arrival { peer: peer.clone(), refusal };
         let answer = care.gateway.answer(request.into(), arrival);
-        async move { answer.await.map(|response| response.map(|body| Sending { body, _open: open })) }
+        async move {
+            answer
+                .await
+                .map(|response| response.map(|body| Sending { body, broken: None, _open: open }))
+        }
     });
     match protocol {
         Protocol::Http1 => {
@@ -172,6 +176,8 @@ impl Drop for Open {
 /// A body that keeps its exchange open while it is being sent.
 struct Sending {
     body: Body,
+    /// Why the body broke off, until hyper is told.
+    broken: Option<BoxError>,
     _open: Option<Open>,
 }
 
@@ -183,11 +189,23 @@ impl http_body::Body for Sending {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            Some(Err(error)) => {
+                // At an error hyper throws away what it has not written yet, the head included;
+                // while it has to wait, it writes.
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => Poll::Ready(frame),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.broken.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -24,7 +24,7 @@ impl Keeper {
         }
     }
 
-    /// Ends a session that has been replaced although it was well, a little later.
+    /// Ends a session that has been replaced, a little later: requests may still carry its token.
     pub(super) fn retire(self: &Arc<Self>, token: Arc<Token>) {
         if !self.may_log_out() {
             return;

@@ -149,10 +149,8 @@ impl Keeper {
             Ok(token) => {
                 let token = self.put_in_force(token);
                 self.gate().open();
-                // One that a route has refused has no session to be ended.
-                if let Some(old) = old
-                    && due
-                {
+                // Also one that a route has refused: its session may well be open.
+                if let Some(old) = old {
                     self.retire(old);
                 }
                 Ok(token)
