@@ -74,7 +74,7 @@ fn faults(path: &PathBuf) -> Result<Vec<Fault>, Failure> {
         Failure::new(Exit::Config, format!("cannot use the faults of {}: {why}", path.display()))
     };
     let text = std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
-    serde_json::from_str(&text).map_err(|error| unusable(error.to_string()))
+    emulator::parse_faults(&text).map_err(unusable)
 }
 
 fn screen(emulator: &Emulator, arguments: &Arguments) -> String {

@@ -1,63 +1,69 @@
-//! The control endpoint: counts, faults, and what was received.
+//! The control endpoint: what has happened, and what is to go wrong.
 
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use super::{
-    World,
-    faults::{Fault, Faults},
-    http::{Call, Reply},
+    answer::{self, Reply},
+    faults,
+    world::World,
 };
 
-/// Where it is; nothing of Amove's begins like this.
+/// Where the control endpoint lives, on the main host.
 pub(super) const PREFIX: &str = "/_emulator/";
 
-/// Answers a call of the control endpoint, if it is one.
-pub(super) fn answer(world: &World, call: &Call<'_>) -> Option<Reply> {
-    let action = call.path.strip_prefix(PREFIX)?;
-    Some(match (call.method, action) {
-        ("GET", "stats") => {
-            let now = world.now();
-            let stats = world.state().stats(now);
-            pretty(&serde_json::to_value(stats).unwrap_or_default())
-        }
-        ("GET", "requests") => {
-            let seen: Vec<_> = world.state().book.seen.iter().cloned().collect();
-            pretty(&serde_json::to_value(seen).unwrap_or_default())
-        }
-        ("POST", "faults") => match faults(call.body) {
-            Ok(faults) => {
-                let count = faults.len();
-                let mut state = world.state();
-                faults.into_iter().for_each(|fault| state.inject(fault));
-                pretty(&json!({ "ordered": count }))
-            }
-            Err(error) => Reply::text(400, format!("These are no faults: {error}.\n")),
-        },
-        ("DELETE", "faults") => {
-            world.state().faults = Faults::default();
-            Reply::empty(200)
-        }
-        ("POST", "revoke_sessions") => {
-            world.state().inject(Fault::RevokeSessions);
-            pretty(&json!({ "revoked": "all sessions" }))
-        }
-        _ => Reply::text(
-            404,
-            "There is GET stats, GET requests, POST faults, DELETE faults, POST revoke_sessions.\n",
-        ),
-    })
-}
+const MAX_BODY: usize = 1024 * 1024;
 
-/// One fault, or a list of them.
-pub(super) fn faults(text: &[u8]) -> serde_json::Result<Vec<Fault>> {
-    match serde_json::from_slice(text)? {
-        list @ Value::Array(_) => serde_json::from_value(list),
-        one => Ok(vec![serde_json::from_value(one)?]),
+/// Answers whoever controls the emulator.
+pub(super) async fn answer(world: &World, request: Request<Incoming>) -> Reply {
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    match (&method, path.strip_prefix(PREFIX).unwrap_or("")) {
+        (&Method::GET, "stats") => described(serde_json::to_value(world.stats())),
+        (&Method::GET, "requests") => described(serde_json::to_value(world.memory.read())),
+        (&Method::POST, "faults") => match ordered(world, request.into_body()).await {
+            Ok(count) => answer::json(&json!({"ordered": count})),
+            Err(message) => refused(StatusCode::BAD_REQUEST, &message),
+        },
+        (&Method::DELETE, "faults") => {
+            world.clear_faults();
+            answer::json(&json!({}))
+        }
+        (&Method::POST, "revoke_sessions") => {
+            world.sessions.revoke();
+            answer::json(&json!({}))
+        }
+        (_, other) => {
+            let message = format!(
+                "there is no {method} {PREFIX}{other}: expected GET stats, GET requests, \
+                 POST faults, DELETE faults or POST revoke_sessions"
+            );
+            refused(StatusCode::NOT_FOUND, &message)
+        }
     }
 }
 
-fn pretty(value: &Value) -> Reply {
-    let mut reply = Reply::json(value);
-    reply.body = format!("{value:#}\n").into();
-    reply
+async fn ordered(world: &World, body: Incoming) -> Result<usize, String> {
+    let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| error.to_string())?;
+    let ordered = faults::parse(&String::from_utf8_lossy(&body.to_bytes()))?;
+    let count = ordered.len();
+    for fault in ordered {
+        if !world.inject(fault) {
+            return Err("there are too many faults: DELETE /_emulator/faults first".to_owned());
+        }
+    }
+    Ok(count)
+}
+
+fn described(value: serde_json::Result<Value>) -> Reply {
+    match value {
+        Ok(value) => answer::json(&value),
+        Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+fn refused(status: StatusCode, message: &str) -> Reply {
+    answer::with_status(answer::json(&json!({"error": message})), status)
 }

@@ -1,225 +1,313 @@
-//! What goes wrong, in the order it was ordered.
+//! What can go wrong, and how it is written down.
 
-use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
-/// One of the two hosts.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum HostName {
-    /// The main host.
-    Api,
-    /// The auth host.
-    Auth,
-}
+use serde::Deserialize;
+use serde_json::Value;
 
-/// Something that goes wrong. Without `count` it goes wrong until faults are cleared; without
-/// `host`, on both.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+use super::{options::DeadSession, routes::Host};
+
+/// Something that goes wrong.
+///
+/// `count` says how often, and is 1 if a file or the control endpoint leaves it out; `host` and
+/// `route` narrow a fault down, the latter to paths that end like this, such as `project/insert`.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(tag = "fault", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Fault {
-    /// Answers later.
+    /// Answers come later.
     Latency {
-        /// By how much.
+        /// How much later.
         ms: u64,
-        /// How often.
-        count: Option<u32>,
-        /// Where.
-        host: Option<HostName>,
+        /// How often; `None`: until the faults are cleared.
+        #[serde(default)]
+        count: Option<u64>,
+        /// Only on this host.
+        #[serde(default)]
+        host: Option<Host>,
+        /// Only for paths that end like this.
+        #[serde(default)]
+        route: Option<String>,
     },
-    /// Denies the tokens of the next requests.
+    /// Good bearers are refused, although their sessions live.
     Unauthorized {
-        /// Of how many.
-        count: u32,
+        /// How often.
+        #[serde(default = "once")]
+        count: u64,
     },
-    /// Answers 499.
+    /// Good bearers are refused, in one of the ways the documentation leaves open.
+    DeadSession {
+        /// In which way.
+        how: DeadSession,
+        /// How often.
+        #[serde(default = "once")]
+        count: u64,
+    },
+    /// 499.
     Code {
         /// With this code.
         code: String,
         /// How often.
-        count: Option<u32>,
-        /// Where.
-        host: Option<HostName>,
-        /// Only for targets that contain this.
+        #[serde(default = "once")]
+        count: u64,
+        /// Only on this host.
+        #[serde(default)]
+        host: Option<Host>,
+        /// Only for paths that end like this.
+        #[serde(default)]
         route: Option<String>,
     },
-    /// Answers with another status.
+    /// Any status, as a load balancer or a crash gives it.
     Status {
-        /// Which.
+        /// The status, 200 to 999.
+        #[serde(deserialize_with = "final_status")]
         status: u16,
-        /// And this body.
+        /// The body.
         #[serde(default)]
         body: String,
+        /// The `Retry-After`, in seconds.
+        #[serde(default)]
+        retry_after: Option<u64>,
         /// How often.
-        count: Option<u32>,
-        /// Where.
-        host: Option<HostName>,
+        #[serde(default = "once")]
+        count: u64,
+        /// Only on this host.
+        #[serde(default)]
+        host: Option<Host>,
+        /// Only for paths that end like this.
+        #[serde(default)]
+        route: Option<String>,
     },
-    /// Resets the connection instead of answering.
+    /// The connection is reset instead of an answer.
     Reset {
         /// How often.
-        count: Option<u32>,
-        /// Where.
-        host: Option<HostName>,
+        #[serde(default = "once")]
+        count: u64,
+        /// Whether the call takes effect before.
+        #[serde(default)]
+        acted: bool,
+        /// Only on this host.
+        #[serde(default)]
+        host: Option<Host>,
+        /// Only for paths that end like this.
+        #[serde(default)]
+        route: Option<String>,
     },
-    /// Breaks the answer's body off in the middle.
+    /// The answer breaks off half-way through its body.
     Truncate {
         /// How often.
-        count: Option<u32>,
-        /// Where.
-        host: Option<HostName>,
+        #[serde(default = "once")]
+        count: u64,
+        /// Only on this host.
+        #[serde(default)]
+        host: Option<Host>,
+        /// Only for paths that end like this.
+        #[serde(default)]
+        route: Option<String>,
     },
-    /// Never answers.
+    /// The body of the answer comes byte by byte.
+    Drip {
+        /// How long each byte takes.
+        ms: u64,
+        /// How often.
+        #[serde(default = "once")]
+        count: u64,
+        /// Only on this host.
+        #[serde(default)]
+        host: Option<Host>,
+        /// Only for paths that end like this.
+        #[serde(default)]
+        route: Option<String>,
+    },
+    /// There is never an answer.
     Stall {
         /// How often.
-        count: Option<u32>,
-        /// Where.
-        host: Option<HostName>,
+        #[serde(default = "once")]
+        count: u64,
+        /// Only on this host.
+        #[serde(default)]
+        host: Option<Host>,
+        /// Only for paths that end like this.
+        #[serde(default)]
+        route: Option<String>,
     },
-    /// Answers with these very bytes, and ends the connection.
+    /// The answer is not HTTP.
+    Garbage {
+        /// How often.
+        #[serde(default = "once")]
+        count: u64,
+        /// Only on this host.
+        #[serde(default)]
+        host: Option<Host>,
+    },
+    /// The answer is exactly this text, and the end of the connection.
     Raw {
-        /// The bytes.
-        bytes: String,
+        /// The text.
+        text: String,
         /// How often.
-        count: Option<u32>,
-        /// Where.
-        host: Option<HostName>,
+        #[serde(default = "once")]
+        count: u64,
+        /// Only on this host.
+        #[serde(default)]
+        host: Option<Host>,
+        /// Only for paths that end like this.
+        #[serde(default)]
+        route: Option<String>,
     },
-    /// Answers logins with what is no answer.
-    MalformedLogin {
-        /// What is wrong with it.
-        kind: Malformation,
+    /// 101, although nobody asked for an upgrade.
+    Unsolicited101 {
         /// How often.
-        count: Option<u32>,
+        #[serde(default = "once")]
+        count: u64,
+    },
+    /// A login answers with something else.
+    MalformedLogin {
+        /// With what.
+        kind: Malformed,
+        /// How often.
+        #[serde(default = "once")]
+        count: u64,
     },
     /// The auth host resets every connection.
     AuthDown {
-        /// Begins or ends it.
+        /// From now on, or no longer.
         on: bool,
     },
-    /// Amove's clock is ahead, or behind.
+    /// The emulator's clock is wrong: in `Date`, in JWTs and for TOTP.
     ClockSkew {
-        /// By so many seconds.
+        /// How many seconds it is ahead.
         seconds: i64,
     },
     /// All sessions end, once.
     RevokeSessions,
 }
 
-/// What can be wrong with the answer to a login.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+/// What a malformed login answers with.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "snake_case")]
-pub enum Malformation {
-    /// A web page.
-    Html,
+pub enum Malformed {
     /// Nothing.
     Empty,
-    /// JSON that breaks off.
-    Broken,
-    /// No token where one belongs.
+    /// A page of HTML.
+    Html,
+    /// Half a JSON document.
+    HalfJson,
+    /// `challenge` 0 without a JWT.
     NoToken,
-    /// A challenge that nobody knows.
+    /// `challenge` 1 without a login session.
+    NoSession,
+    /// `challenge` 2, which nobody can meet.
+    Sms,
+    /// A `challenge` nobody knows.
     UnknownChallenge,
+    /// A JWT with characters that no header may have.
+    BadToken,
 }
 
-/// All that is ordered.
-#[derive(Default)]
-pub(super) struct Faults {
-    ordered: Vec<Fault>,
-    pub(super) clock_skew: i64,
-    auth_down: bool,
+fn once() -> u64 {
+    1
 }
 
-/// How many may be waiting.
-const WAITING: usize = 256;
-
-impl Faults {
-    pub(super) fn order(&mut self, fault: Fault) {
-        match fault {
-            Fault::AuthDown { on } => self.auth_down = on,
-            Fault::ClockSkew { seconds } => self.clock_skew = seconds,
-            fault if self.ordered.len() < WAITING => self.ordered.push(fault),
-            _ => {}
-        }
+fn final_status<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    let status = u16::deserialize(deserializer)?;
+    match status {
+        200..=999 => Ok(status),
+        _ => Err(serde::de::Error::custom(format!(
+            "`status` cannot be {status}: expected a final status, 200 to 999"
+        ))),
     }
-
-    /// How long to wait before answering, in milliseconds.
-    pub(super) fn latency(&mut self, host: HostName) -> Option<u64> {
-        let found =
-            self.next(|fault| matches!(fault, Fault::Latency { host: at, .. } if here(*at, host)))?;
-        if let Fault::Latency { ms, .. } = found { Some(ms) } else { None }
-    }
-
-    /// What to do instead of answering a request for `target`, if anything.
-    pub(super) fn instead(&mut self, host: HostName, target: &str) -> Option<Fault> {
-        if self.auth_down && host == HostName::Auth {
-            return Some(Fault::Reset { count: None, host: None });
-        }
-        self.next(|fault| match fault {
-            Fault::Code { host: at, route, .. } => {
-                here(*at, host)
-                    && route.as_ref().is_none_or(|route| target.contains(route.as_str()))
-            }
-            Fault::Status { host: at, .. }
-            | Fault::Reset { host: at, .. }
-            | Fault::Truncate { host: at, .. }
-            | Fault::Stall { host: at, .. }
-            | Fault::Raw { host: at, .. } => here(*at, host),
-            _ => false,
-        })
-    }
-
-    /// Whether the next token is to be denied.
-    pub(super) fn denies(&mut self) -> bool {
-        self.next(|fault| matches!(fault, Fault::Unauthorized { .. })).is_some()
-    }
-
-    /// What is wrong with the answer to the next login.
-    pub(super) fn malformed_login(&mut self) -> Option<Malformation> {
-        match self.next(|fault| matches!(fault, Fault::MalformedLogin { .. }))? {
-            Fault::MalformedLogin { kind, .. } => Some(kind),
-            _ => None,
-        }
-    }
-
-    /// The first fault that is `wanted`, used once.
-    fn next(&mut self, wanted: impl Fn(&Fault) -> bool) -> Option<Fault> {
-        let at = self.ordered.iter().position(|fault| !fault.is_used_up() && wanted(fault))?;
-        let fault = self.ordered.get_mut(at)?;
-        let found = fault.clone();
-        fault.use_once();
-        self.ordered.retain(|fault| !fault.is_used_up());
-        Some(found)
-    }
-}
-
-/// A fault without a host is everywhere.
-fn here(at: Option<HostName>, host: HostName) -> bool {
-    at.is_none_or(|at| at == host)
 }
 
 impl Fault {
-    fn count(&mut self) -> Option<&mut u32> {
-        match self {
-            Self::Unauthorized { count } => Some(count),
-            Self::Latency { count, .. }
-            | Self::Code { count, .. }
-            | Self::Status { count, .. }
-            | Self::Reset { count, .. }
-            | Self::Truncate { count, .. }
-            | Self::Stall { count, .. }
-            | Self::Raw { count, .. }
-            | Self::MalformedLogin { count, .. } => count.as_mut(),
-            Self::AuthDown { .. } | Self::ClockSkew { .. } | Self::RevokeSessions => None,
-        }
+    /// Good bearers are refused `count` times.
+    pub fn unauthorized(count: u64) -> Self {
+        Self::Unauthorized { count }
     }
 
-    fn use_once(&mut self) {
-        if let Some(count) = self.count() {
-            *count = count.saturating_sub(1);
-        }
+    /// The next `count` calls to either host are answered 499 with `code`.
+    pub fn code(code: &str, count: u64) -> Self {
+        Self::Code { code: code.to_owned(), count, host: None, route: None }
     }
 
-    fn is_used_up(&self) -> bool {
-        self.clone().count().is_some_and(|count| *count == 0)
+    /// The next `count` calls are answered with `status` and no body.
+    pub fn status(status: u16, count: u64) -> Self {
+        let body = String::new();
+        Self::Status { status, body, retry_after: None, count, host: None, route: None }
+    }
+
+    /// The next `count` calls have their connection reset and take no effect.
+    pub fn reset(count: u64) -> Self {
+        Self::Reset { count, acted: false, host: None, route: None }
+    }
+
+    /// The next `count` calls are never answered.
+    pub fn stall(count: u64) -> Self {
+        Self::Stall { count, host: None, route: None }
+    }
+
+    /// The next `count` answers break off half-way.
+    pub fn truncate(count: u64) -> Self {
+        Self::Truncate { count, host: None, route: None }
+    }
+
+    /// The next call is answered with exactly `text`.
+    pub fn raw(text: &str) -> Self {
+        Self::Raw { text: text.to_owned(), count: 1, host: None, route: None }
+    }
+
+    /// All answers come `latency` later.
+    pub fn latency(latency: Duration) -> Self {
+        let ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
+        Self::Latency { ms, count: None, host: None, route: None }
+    }
+}
+
+/// Reads faults as a file and the control endpoint give them: one, or a list.
+///
+/// # Errors
+///
+/// What is wrong with them, and what was expected.
+pub fn parse(text: &str) -> Result<Vec<Fault>, String> {
+    let value = serde_json::from_str(text);
+    let value = value.map_err(|error| format!("the faults are not JSON: {error}"))?;
+    let several = match value {
+        Value::Array(several) => several,
+        one => vec![one],
+    };
+    let read = |(at, value)| read(value).map_err(|error| format!("fault {}: {error}", at + 1));
+    several.into_iter().enumerate().map(read).collect()
+}
+
+fn read(value: Value) -> Result<Fault, String> {
+    // The derived code overlooks superfluous fields of a variant that has none.
+    let superfluous =
+        value.as_object().and_then(|fields| fields.keys().find(|key| *key != "fault"));
+    let superfluous = superfluous.cloned();
+    match (serde_json::from_value(value), superfluous) {
+        (Ok(Fault::RevokeSessions), Some(field)) => {
+            Err(format!("unknown field `{field}`, there are no fields"))
+        }
+        (fault, _) => fault.map_err(|error| error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_refused(text: &str, expected: &str) {
+        let message = parse(text).unwrap_err();
+        assert!(message.contains(expected), "{message}");
+    }
+
+    #[test]
+    fn a_wrong_fault_is_explained() {
+        check_refused("[", "the faults are not JSON");
+        check_refused(r#"{"fault":"explode"}"#, "unknown variant `explode`, expected one of");
+        check_refused(
+            r#"[{"fault":"stall"}, {"fault":"reset","cuont":1}]"#,
+            "fault 2: unknown field `cuont`",
+        );
+        check_refused(r#"{"fault":"revoke_sessions","on":1}"#, "unknown field `on`");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use amove_gateway::emulator::{Fault, HostName};
+use amove_gateway::emulator::{Fault, Host};
 use serde_json::json;
 
 use crate::support::{ECHO, Reply, TestGateway, USERINFO};
@@ -20,12 +20,19 @@ fn codes() -> Vec<(String, u16)> {
 
 /// The main host answers like this, once.
 fn raw(bytes: impl Into<String>) -> Fault {
-    Fault::Raw { bytes: bytes.into(), count: Some(1), host: Some(HostName::Api) }
+    Fault::Raw { text: bytes.into(), count: 1, host: Some(Host::Main), route: None }
 }
 
 /// The main host answers with this status and body, once.
 fn status(status: u16, body: &str) -> Fault {
-    Fault::Status { status, body: body.into(), count: Some(1), host: Some(HostName::Api) }
+    Fault::Status {
+        status,
+        body: body.into(),
+        retry_after: None,
+        count: 1,
+        host: Some(Host::Main),
+        route: None,
+    }
 }
 
 async fn answer_to(gateway: &TestGateway, fault: Fault) -> Reply {
@@ -169,8 +176,8 @@ async fn dead_tokens_are_replaced_where_errors_pass_through_too() {
     let gateway = TestGateway::without_mfa(settings).await.logged_in().await;
     gateway.amove.inject(Fault::Code {
         code: "SESSION".into(),
-        count: Some(1),
-        host: Some(HostName::Api),
+        count: 1,
+        host: Some(Host::Main),
         route: None,
     });
 

@@ -1,11 +1,11 @@
 //! What must not cross the gateway, in either direction.
 
-use amove_gateway::emulator::{Fault, HostName, PASSWORD, TOTP_SECRET};
+use amove_gateway::emulator::{Fault, Host, PASSWORD, TOTP_SECRET};
 
 use crate::support::{ECHO, Reply, TestGateway, USERINFO, hash_of, request};
 
 fn raw(bytes: impl Into<String>) -> Fault {
-    Fault::Raw { bytes: bytes.into(), count: Some(1), host: Some(HostName::Api) }
+    Fault::Raw { text: bytes.into(), count: 1, host: Some(Host::Main), route: None }
 }
 
 /// Header fields of callers that are nobody's business behind the gateway.
@@ -191,7 +191,7 @@ async fn everything_said(gateway: &TestGateway, key: &str) -> Vec<Reply> {
     replies.push(gateway.get_with(USERINFO, &[("x-api-key", "wrong-canary")]).await);
     let faults = [
         Fault::Unauthorized { count: 2 },
-        Fault::Reset { count: Some(1), host: Some(HostName::Api) },
+        Fault::Reset { count: 1, acted: false, host: Some(Host::Main), route: None },
         raw("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n"),
     ];
     for fault in faults {

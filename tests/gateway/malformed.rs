@@ -1,6 +1,6 @@
 //! Messages that can be read in more than one way, or not at all, from either side.
 
-use amove_gateway::emulator::{Fault, HostName};
+use amove_gateway::emulator::{Fault, Host};
 use tokio::net::TcpListener;
 
 use crate::support::{ECHO, Reply, TestGateway, USERINFO, request};
@@ -404,9 +404,10 @@ async fn requests_before_a_malformed_one_are_answered_first() {
 /// The main host answers the next request with these bytes.
 async fn answered_with(gateway: &TestGateway, bytes: &str) -> Reply {
     gateway.amove.inject(Fault::Raw {
-        bytes: bytes.into(),
-        count: Some(1),
-        host: Some(HostName::Api),
+        text: bytes.into(),
+        count: 1,
+        host: Some(Host::Main),
+        route: None,
     });
     gateway.get_with(USERINFO, &[("x-request-id", "mine")]).await
 }
@@ -432,6 +433,10 @@ async fn answers_of_amove_that_can_be_read_in_two_ways_are_not_passed_on() {
         ok("A b\r\nContent-Length: 0\r\n\r\n"),
         ok("Content-Length : 0\r\n\r\n"),
         ok("A: b\r\n Content-Length: 5\r\n\r\n"),
+        ok("A: b\rC: d\r\nContent-Length: 0\r\n\r\n"),
+        ok("Content-Length: +2\r\n\r\nabc"),
+        ok("Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(),
         "HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n".into(),
         "HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n".into(),
         "HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n".into(),
@@ -455,10 +460,14 @@ async fn answers_of_amove_that_can_be_read_in_two_ways_are_not_passed_on() {
 #[tokio::test]
 async fn a_body_that_amove_breaks_off_is_never_completed() {
     let gateway = TestGateway::start().await.logged_in().await;
-    let raw =
-        |bytes: &str| Fault::Raw { bytes: bytes.into(), count: Some(1), host: Some(HostName::Api) };
+    let raw = |bytes: &str| Fault::Raw {
+        text: bytes.into(),
+        count: 1,
+        host: Some(Host::Main),
+        route: None,
+    };
     let faults = [
-        Fault::Truncate { count: Some(1), host: Some(HostName::Api) },
+        Fault::Truncate { count: 1, host: Some(Host::Main), route: None },
         raw("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello"),
         raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"),
         raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel"),
@@ -485,12 +494,12 @@ async fn a_body_that_amove_breaks_off_is_never_completed() {
 async fn a_reset_is_a_bad_gateway_and_silence_a_timeout() {
     let gateway =
         TestGateway::with("upstream.response_timeout = \"250ms\"").await.logged_in().await;
-    let host = Some(HostName::Api);
+    let host = Some(Host::Main);
     let own = [("x-request-id", "mine")];
 
-    gateway.amove.inject(Fault::Reset { count: Some(1), host });
+    gateway.amove.inject(Fault::Reset { count: 1, acted: false, host, route: None });
     let reset = gateway.get_with(USERINFO, &own).await;
-    gateway.amove.inject(Fault::Stall { count: Some(1), host });
+    gateway.amove.inject(Fault::Stall { count: 1, host, route: None });
     let silence = gateway.get_with(USERINFO, &own).await;
 
     assert_eq!(reset.outcome(), (502, "upstream-unreachable".into()));

@@ -90,7 +90,10 @@ async fn every_documented_route_arrives_byte_for_byte_and_signed_in_where_it_mus
         assert_eq!(reply.header("deprecation"), None, "{row:?}");
     }
     let stats = gateway.amove.stats();
-    assert_eq!((stats.stray_bearers, stats.request_tokens_reused, stats.denied), (0, 0, 0));
+    assert_eq!(
+        (stats.stray_bearers, stats.request_tokens_reused, stats.refused_bearers),
+        (0, 0, 0)
+    );
     assert_eq!((stats.logins, stats.failed_logins), (1, 0));
 }
 
@@ -109,7 +112,10 @@ async fn every_documented_route_is_reached_by_its_legacy_path_and_says_so() {
         assert_eq!(reply.header("sunset"), Some("Wed, 30 Jun 2027 00:00:00 GMT"), "{row:?}");
     }
     let stats = gateway.amove.stats();
-    assert_eq!((stats.stray_bearers, stats.request_tokens_reused, stats.denied), (0, 0, 0));
+    assert_eq!(
+        (stats.stray_bearers, stats.request_tokens_reused, stats.refused_bearers),
+        (0, 0, 0)
+    );
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use amove_gateway::{
     app::App,
     clock::Clock,
     config::{Listen, load},
-    emulator::{self, Emulator, HostName, Options, Seen},
+    emulator::{self, Emulator, Host, Options, Seen},
 };
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -138,7 +138,7 @@ impl TestGateway {
     /// What reached Amove's main host so far: logins are not among it.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         let mut seen = self.amove.requests();
-        seen.retain(|seen| seen.host == HostName::Api);
+        seen.retain(|seen| seen.host == Host::Main);
         seen
     }
 
