@@ -85,9 +85,10 @@ mkdir -p "$lib/self-contained"
 rm -rf /usr/src/rustc-*/src /usr/src/rustc-*/compiler
 cargo init --quiet --vcs none --name none /tmp/none
 
-# Only the library is wanted; the empty program cannot be linked before the library is in its place.
+# Only the library is wanted, with what link-time optimisation needs of it; the empty program cannot be linked yet.
 cd /tmp/none
-RUSTC_BOOTSTRAP=1 cargo build --offline --release --target "$target" -Z build-std=std,panic_abort,panic_unwind \
+RUSTFLAGS="-C embed-bitcode=yes" RUSTC_BOOTSTRAP=1 \
+    cargo build --offline --release --target "$target" -Z build-std=std,panic_abort,panic_unwind \
     --config 'source.crates-io.replace-with = "packaged"' \
     --config "source.packaged.directory = '$(echo /usr/src/rustc-*/library/vendor)'" >log 2>&1 || true
 cp target/"$target"/release/deps/*.rlib "$lib" || { cat log; exit 1; }
