@@ -4,9 +4,9 @@
 #   docker run --read-only --network container:APPLICATION --env-file amove.env amove-gateway
 #
 # The image changes no default of the program. Both listeners stay on loopback, which is right for a sidecar that shares
-# its network namespace with the application. A central gateway sets `server.listen` in a file it passes to
-# `run --config`, or AMOVE_GATEWAY_SERVER__LISTEN='["0.0.0.0:8080"]', and must then name its callers: without caller
-# authentication the gateway refuses any other address than loopback.
+# its network namespace with the application. A central gateway names its file in AMOVE_GATEWAY_CONFIG, so that the health
+# check reads it too, and sets `server.listen` there. It must then name its callers: without caller authentication the
+# gateway refuses any other address than loopback.
 
 ARG BUILDER_IMAGE=docker.io/library/rust:1.95-slim-bookworm
 
@@ -48,6 +48,6 @@ WORKDIR /var/lib/amove-gateway
 VOLUME /var/lib/amove-gateway
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["/amove-gateway", "healthcheck"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["/amove-gateway", "healthcheck"]
 ENTRYPOINT ["/amove-gateway"]
 CMD ["run"]

@@ -55,6 +55,7 @@ store() { buildah --root "$cache/storage" --runroot "$cache/run" "$@"; }
 
 make_builder() {
     if [ ! -f "$cache/builder.tar" ]; then
+        rm -rf "$TMPDIR"/buildah-cache*  # crates compiled against the library of the stand-in before
         write_target_hook "$work/add-target"
         mmdebstrap --quiet --variant=minbase \
             --include=ca-certificates,cargo-web,gcc,libc6-dev,libunwind-14-dev,musl-tools,rust-web-src \
@@ -180,14 +181,15 @@ check_version() {
     inside /amove-gateway --version | grep '^amove-gateway ' || fail "it does not say its version"
 }
 
-# Healthy once it runs, and gone when it is told to stop, though as process 1 it has no signal handlers but its own.
+# The check asks where a sidecar's configuration says, which is where the sandbox listens too: healthy once it runs, gone
+# when it is told to stop, though as process 1 it has no signal handlers but its own.
 check_life() {
     local gateway code=0
     inside --as-pid-1 /amove-gateway sandbox --no-traffic >"$log" 2>&1 &
     gateway=$!
 
     for attempt in {1..60}; do
-        if inside /amove-gateway healthcheck; then break; fi
+        if inside --setenv AMOVE_API_TOKEN any /amove-gateway healthcheck 2>/dev/null; then break; fi
         [ "$attempt" -lt 60 ] || fail "it is not healthy within 30 seconds"
         sleep 0.5
     done
@@ -213,7 +215,7 @@ alone() {
 # As a container runtime would: no capability, and nothing writable but the volume and /tmp.
 inside() {
     local options=()
-    while [[ $1 == --* ]]; do options+=("$1"); shift; done
+    while [[ $1 != /* ]]; do options+=("$1"); shift; done
     bwrap --unshare-user --unshare-ipc --unshare-pid --unshare-uts --cap-drop ALL --die-with-parent --clearenv \
         --ro-bind "$root" / --proc /proc --dev /dev --tmpfs /tmp \
         --bind "$root/var/lib/amove-gateway" /var/lib/amove-gateway --chdir /var/lib/amove-gateway "${options[@]}" "$@"
