@@ -47,6 +47,7 @@ fail() { echo "container: $*" >&2; exit 1; }
 
 clean_up() {
     store rm --all >/dev/null 2>&1 || true
+    store rmi --prune >/dev/null 2>&1 || true  # what this run has replaced
     rm -rf "$work"
 }
 
