@@ -47,7 +47,7 @@ pub(super) async fn answer(
         }
         (&Method::POST, "sink") => sink(body, &read).await,
         (_, "echo") => echo(&parts, body, &read).await,
-        (&Method::POST, "fail") => fail(value("code"), value("status"), value("body")),
+        (_, "fail") => fail(value("code"), value("status"), value("body")),
         _ => Err(Refusal::Status(StatusCode::NOT_FOUND)),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use amove_gateway::emulator::{Fault, Host};
+use amove_gateway::emulator::{Account, Fault, Host, Options};
 use serde_json::json;
 
 use crate::support::{ECHO, Reply, TestGateway, USERINFO};
@@ -58,7 +58,7 @@ async fn every_code_of_amove_becomes_a_problem_with_the_status_it_deserves() {
         assert_eq!(reply.outcome(), (status, "upstream-error".into()), "{code}");
         let problem = reply.json();
         assert_eq!(problem["code"], code);
-        assert_eq!(problem["messages"], json!(["You asked for it."]));
+        assert_eq!(problem["messages"].as_array().map(Vec::len), Some(1));
         assert_eq!(problem["upstream_status"], 499);
         let passes = matches!(&*code, "PENDING" | "SESSION_MAXOUT" | "COGNITO");
         assert_eq!(problem["retryable"], passes, "{code}");
@@ -162,10 +162,9 @@ async fn errors_can_be_passed_through_untouched() {
 
     assert_eq!((reply.status, reply.problem()), (499, None));
     assert_eq!(reply.header("error-code"), Some("DUPLICATE"));
-    assert_eq!(
-        reply.json(),
-        json!({ "type": "DUPLICATE", "status": 499, "errors": { "DUPLICATE": ["You asked for it."] } })
-    );
+    let error = reply.json();
+    assert_eq!((&error["type"], &error["status"]), (&json!("DUPLICATE"), &json!(499)));
+    assert!(error["errors"]["DUPLICATE"][0].is_string(), "{error}");
     let crash = answer_to(&gateway, status(500, "")).await;
     assert_eq!((crash.status, crash.body.len(), crash.problem()), (500, 0, None));
 }
@@ -227,20 +226,22 @@ async fn when_amove_says_when_to_come_back_callers_hear_it() {
 
 #[tokio::test]
 async fn honest_statuses_of_amove_stay_as_they_are() {
-    let gateway = TestGateway::start().await.logged_in().await;
-    let owner = "Only the account owner may change the subscription.";
-    let update = gateway.send("PUT", "/api/v1/user/update_subscription", &[], "{}").await;
-    let bought = gateway.post("/api/v1/usergroup/import_users", "[]").await;
-    let foreign = gateway.get("/api/v1/fastrLicense/info/foreign").await;
+    let guest = Account { owner: false, ..Account::default() };
+    let options = Options { accounts: vec![guest], subscribed: false, ..Options::default() };
+    let gateway = TestGateway::before(options, "").await.logged_in().await;
+    let subscription = r#"{"subscriptionType":2}"#;
+    let update = gateway.send("PUT", "/api/v1/user/update_subscription", &[], subscription).await;
+    let user = r#"[{"user":{"username":"x@corp.test","email":"x@corp.test"},"userGroups":[]}]"#;
+    let bought = gateway.post("/api/v1/usergroup/import_users", user).await;
     let unknown = gateway.get("/api/v1/fastrLicense/info/unknown").await;
-    let bound = gateway.post("/api/v1/fastrLicense/activate", r#"{"licenseKey":"bound"}"#).await;
+    let activation = r#"{"licenseKey":"nobody","machineId":"m","machineName":"n"}"#;
+    let bound = gateway.post("/api/v1/fastrLicense/activate", activation).await;
 
-    assert_eq!((update.status, &*update.body), (400, owner.as_bytes()));
-    assert_eq!((bought.status, bought.body.len()), (402, 0));
-    assert_eq!((foreign.status, foreign.body.len()), (403, 0));
-    assert_eq!((unknown.status, unknown.body.len()), (404, 0));
+    assert_eq!((update.status, update.body.is_empty()), (400, false));
+    assert_eq!(bought.status, 402);
+    assert_eq!(unknown.status, 404);
     assert_eq!((bound.status, bound.json()["success"].as_bool()), (400, Some(false)));
-    for reply in [update, bought, foreign, unknown, bound] {
+    for reply in [update, bought, unknown, bound] {
         assert_eq!((reply.problem(), reply.header("proxy-status")), (None, None));
         assert!(reply.header("x-request-id").is_some());
     }
