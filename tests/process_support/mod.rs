@@ -225,7 +225,8 @@ impl Gateway {
             serde_json::from_str(&started.expect("a line")).expect("a line of JSON");
         let address = |field: &str| {
             let text = started[field].as_str().expect(field);
-            let address = text.trim_matches(['[', ']', '"']);
+            let first = text.split(", ").next().unwrap_or_default();
+            let address = first.trim_matches(['[', ']', '"']);
             address.parse().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
         };
         let (address, admin) = (address("listen"), address("admin"));
