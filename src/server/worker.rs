@@ -130,13 +130,15 @@ async fn accept(listener: Listener, care: Arc<Care>) -> io::Result<()> {
         Listener::Unix(listener) => Accepting::Unix(UnixListener::from_std(listener)?),
     };
     loop {
-        let Ok(permit) = Arc::clone(&care.edge.room).acquire_owned().await else { return Ok(()) };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = care.edge.draining.cancelled() => return Ok(()),
         };
         match accepted {
             Ok((stream, peer)) => {
+                // A worker that waits for clients keeps no room from one that has them.
+                let room = Arc::clone(&care.edge.room).acquire_owned().await;
+                let Ok(permit) = room else { return Ok(()) };
                 tokio::spawn(serve(Arc::clone(&care), stream, peer, permit));
             }
             Err(error) if is_of_one_connection(&error) => {}
