@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, path::Path, time::Duration};
 
-use amove_gateway::emulator::{self, Emulator, Fault, HostName, Options};
+use amove_gateway::emulator::{self, Emulator, Fault, Host, Options};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::client::conn::http1;
@@ -44,7 +44,7 @@ async fn half_an_upload(gateway: &Gateway, emulator: &Emulator) -> TcpStream {
 }
 
 async fn stalled(gateway: &Gateway, emulator: &Emulator) -> TcpStream {
-    emulator.inject(Fault::Stall { count: None, host: Some(HostName::Api) });
+    emulator.inject(Fault::Stall { count: 1000, host: Some(Host::Main), route: None });
     let mut stream = TcpStream::connect(gateway.address).await.expect("a connection");
     let head = format!("GET {USERINFO} HTTP/1.1\r\nhost: x\r\n\r\n");
     stream.write_all(head.as_bytes()).await.expect("a request");
@@ -508,9 +508,9 @@ async fn a_slow_answer_is_waited_for_as_long_as_configured() {
     let settings = [("AMOVE_GATEWAY_UPSTREAM__RESPONSE_TIMEOUT", "300ms")];
     let gateway = Gateway::ready(&emulator, &settings).await;
 
-    emulator.inject(Fault::Latency { ms: 20, count: Some(1), host: Some(HostName::Api) });
+    emulator.inject(Fault::Latency { ms: 20, count: Some(1), host: Some(Host::Main), route: None });
     assert_eq!(get(gateway.address, USERINFO).await.status(), 200);
-    emulator.inject(Fault::Stall { count: None, host: Some(HostName::Api) });
+    emulator.inject(Fault::Stall { count: 1000, host: Some(Host::Main), route: None });
     let begun = std::time::Instant::now();
     let answer = get(gateway.address, USERINFO).await;
     assert_eq!(

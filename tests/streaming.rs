@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use amove_gateway::emulator::{Emulator, Fault, HostName, Options};
+use amove_gateway::emulator::{Emulator, Fault, Host, Options};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Request, StatusCode};
@@ -208,7 +208,7 @@ async fn a_connection_too_many_waits_until_another_ends() {
 async fn http2_by_prior_knowledge_carries_a_hundred_requests_at_once() {
     let emulator = emulator(Options::default()).await;
     let gateway = Gateway::ready(&emulator, &[]).await;
-    emulator.inject(Fault::Latency { ms: 500, count: None, host: Some(HostName::Api) });
+    emulator.inject(Fault::Latency { ms: 500, count: None, host: Some(Host::Main), route: None });
     let stream = TcpStream::connect(gateway.address).await.expect("a connection");
     let (sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
@@ -252,7 +252,7 @@ async fn when_a_client_leaves_nothing_is_fetched_for_it_any_more() {
     let gateway = Gateway::ready(&emulator, &[]).await;
     for (target, fault) in [
         ("/api/v1/emulator/blob?bytes=1000000000000", None),
-        (USERINFO, Some(Fault::Stall { count: Some(1), host: Some(HostName::Api) })),
+        (USERINFO, Some(Fault::Stall { count: 1, host: Some(Host::Main), route: None })),
     ] {
         let is_answered = fault.is_none();
         fault.into_iter().for_each(|fault| emulator.inject(fault));
@@ -280,7 +280,7 @@ async fn an_answer_that_breaks_off_is_seen_to_be_broken() {
     let emulator = emulator(Options::default()).await;
     let gateway = Gateway::ready(&emulator, &[]).await;
     let truncate =
-        || emulator.inject(Fault::Truncate { count: Some(1), host: Some(HostName::Api) });
+        || emulator.inject(Fault::Truncate { count: 1, host: Some(Host::Main), route: None });
 
     truncate();
     let broken = call(gateway.address, request("GET", USERINFO)).await;

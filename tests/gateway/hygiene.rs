@@ -132,7 +132,8 @@ async fn redirects_are_the_callers_to_follow() {
     let gateway = TestGateway::start().await.logged_in().await;
     let form = [("content-type", "application/x-www-form-urlencoded")];
 
-    let reply = gateway.send("POST", "/api/v1/sso/saml_acs", &form, "SAMLResponse=signed-by-them").await;
+    let reply =
+        gateway.send("POST", "/api/v1/sso/saml_acs", &form, "SAMLResponse=signed-by-them").await;
 
     assert_eq!(reply.status, 302);
     let location = reply.header("location").expect("a location");
