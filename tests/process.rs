@@ -263,7 +263,7 @@ async fn every_request_leaves_one_record_that_tells_no_secret() {
     let expected = [
         ("b1lling-key", "GET", USERINFO, 200, "ok"),
         ("b1lling-key", "GET", "/api/user/userinfo", 200, "ok"),
-        ("b1lling-key", "GET", "/api/v1/fastrLicense/info/p4r4m", 200, "ok"),
+        ("b1lling-key", "GET", "/api/v1/fastrLicense/info/p4r4m", 404, "upstream_error"),
         ("b1lling-key", "GET", "/api/v1/fastrLicense/info/unknown?q=p4r4m", 404, "upstream_error"),
         ("b1lling-key", "DELETE", "/api/v1/cloudaccount/delete?id=p4r4m", 400, "upstream_error"),
         ("b1lling-key", "GET", "/api/v1/p4r4m/../x", 400, "denied"),

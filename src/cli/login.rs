@@ -55,7 +55,7 @@ pub(super) async fn trial(config: &Config, identity: &Identity) -> Result<String
     let identities = std::slice::from_ref(&identity);
     let sessions = Sessions::new(identities, upstream.clone(), clock.clone(), runtime);
 
-    let token = sessions.token(0).await.map_err(refused)?;
+    let token = sessions.token(0).await.map_err(|error| refused(&identity.name, &error))?;
     let user = userinfo(&upstream, &token).await;
     sessions.shutdown(GOODBYE).await;
 
@@ -63,8 +63,8 @@ pub(super) async fn trial(config: &Config, identity: &Identity) -> Result<String
     Ok(report(&identity, &token, &user, clock.now()))
 }
 
-fn refused(error: session::Error) -> Failure {
-    let exit = match &error {
+fn refused(identity: &str, error: &session::Error) -> Failure {
+    let exit = match error {
         session::Error::Refused { .. } | session::Error::ApiToken { .. } => Exit::Refused,
         session::Error::Unavailable { source, .. } => match **source {
             LoginError::Secret(_) => Exit::Config,
@@ -72,7 +72,7 @@ fn refused(error: session::Error) -> Failure {
         },
         _ => Exit::Unreachable,
     };
-    Failure::caused(exit, "the login failed", &error)
+    Failure::caused(exit, &format!("identity `{identity}` cannot log in"), error)
 }
 
 /// What `user/userinfo` says (contract section 11), as far as it is there.

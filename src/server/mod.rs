@@ -25,6 +25,9 @@ mod worker;
 pub use listener::{BindError, Bound};
 use worker::{Edge, Worker};
 
+/// A worker that was told to end has nothing left to wait for.
+const ENDING: Duration = Duration::from_secs(1);
+
 /// The running workers.
 #[derive(Debug)]
 pub struct Server {
@@ -39,7 +42,7 @@ struct Running {
     /// Answered when the worker has drained; dropped when it has ended otherwise.
     drained: oneshot::Receiver<()>,
     /// Dropped to end the worker, drained or not.
-    _stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<()>,
 }
 
 impl Server {
@@ -62,7 +65,7 @@ impl Server {
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || worker.run(drained, stopped))?;
-            workers.push(Running { thread, drained: has_drained, _stop: stop });
+            workers.push(Running { thread, drained: has_drained, stop });
         }
         Ok(Self { edge, workers, bound })
     }
@@ -81,18 +84,23 @@ impl Server {
     /// `within` that time is cut; returns how many connections that were.
     pub async fn drain(self, within: Duration) -> usize {
         self.edge.drain();
-        let workers = self.workers;
-        let mut threads = Vec::with_capacity(workers.len());
+        let mut workers = self.workers;
         let all = async {
-            for worker in workers {
+            for worker in &mut workers {
                 // An error means that the worker has ended, which is what we wait for.
-                let _ = worker.drained.await;
-                threads.push((worker.thread, worker._stop));
+                let _ = (&mut worker.drained).await;
             }
         };
         let finished = timeout(within, all).await.is_ok();
+        // Counted while the workers are still there: they cut what is open when they end.
         let cut = if finished { 0 } else { self.edge.open.load(Ordering::Relaxed) };
-        drop(threads);
+        for Running { thread, stop, .. } in workers {
+            drop(stop);
+            let ended = tokio::task::spawn_blocking(move || thread.join().is_ok());
+            if !matches!(timeout(ENDING, ended).await, Ok(Ok(true))) {
+                tracing::error!("a worker did not end as it should");
+            }
+        }
         self.bound.clean_up();
         cut
     }
