@@ -420,7 +420,7 @@ async fn the_sandbox_keeps_what_its_screen_promises() {
     let (_, api, _) = commands[3];
     eventually("sample traffic with an error of Amove", async || {
         let seen = get(api, "/_emulator/requests").await;
-        String::from_utf8_lossy(seen.body()).contains("cloudaccount/delete?id=nobody")
+        String::from_utf8_lossy(seen.body()).contains("sync/get?id=nobody")
     })
     .await;
     eventually("a caller over its limit", async || {

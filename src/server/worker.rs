@@ -237,12 +237,12 @@ impl Accepting {
                 let (stream, address) = listener.accept().await?;
                 // Answers are written whole, so waiting for more to send only costs time.
                 stream.set_nodelay(true)?;
-                Ok((Stream::Tcp(stream), Peer::Tcp(address)))
+                Ok((Stream::Left(stream), Peer::Tcp(address)))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 let uid = stream.peer_cred().ok().map(|peer| peer.uid());
-                Ok((Stream::Unix(stream), Peer::Unix { uid }))
+                Ok((Stream::Right(stream), Peer::Unix { uid }))
             }
         }
     }

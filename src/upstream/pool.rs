@@ -26,7 +26,7 @@ use tokio::{
 use super::{
     Error,
     connection::{Connection, Failed, Multiplexed},
-    tls::{Stream, Tls},
+    tls::{Tls, negotiated_http2},
 };
 use crate::{
     config::{self, Http2},
@@ -220,10 +220,7 @@ impl Pool {
         let tcp = TcpStream::connect((&*self.base.host, self.base.port)).await.map_err(failed)?;
         tcp.set_nodelay(true).map_err(failed)?;
         let stream = self.tls.wrap(&self.base, tcp).await.map_err(failed)?;
-        let http2 = match &stream {
-            Stream::Plain(_) => self.http2 == Http2::Always,
-            Stream::Tls(_) => stream.negotiated_http2(),
-        };
+        let http2 = negotiated_http2(&stream).unwrap_or(self.http2 == Http2::Always);
         self.speaks_http2.store(http2, Ordering::Relaxed);
         if !http2 {
             return Ok(Line::Own(Connection::begin(stream).await?));

@@ -1,12 +1,6 @@
 //! Whom we trust to be the API, and the stream that comes of it.
 
-use std::{
-    io,
-    path::Path,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{io, path::Path, sync::Arc};
 
 use rustls::{
     ClientConfig,
@@ -14,16 +8,17 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 use rustls_platform_verifier::Verifier;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_util::either::Either;
 
 use crate::{
     config::{self, BaseUrl, Http2},
     message::BoxError,
 };
+
+/// A connected stream: in the clear, or not.
+pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// Wraps connections into TLS where the base URL says `https`.
 #[derive(Clone)]
@@ -54,9 +49,9 @@ impl Tls {
 
     /// Makes `tcp` what `base` asks for.
     pub(super) async fn wrap(&self, base: &BaseUrl, tcp: TcpStream) -> io::Result<Stream> {
-        let (true, Some(connector)) = (base.tls, &self.0) else { return Ok(Stream::Plain(tcp)) };
+        let (true, Some(connector)) = (base.tls, &self.0) else { return Ok(Stream::Left(tcp)) };
         let name = ServerName::try_from(base.host.to_string()).map_err(io::Error::other)?;
-        Ok(Stream::Tls(Box::new(connector.connect(name, tcp).await?)))
+        Ok(Stream::Right(Box::new(connector.connect(name, tcp).await?)))
     }
 }
 
@@ -77,76 +72,10 @@ impl std::fmt::Debug for Tls {
     }
 }
 
-/// A connected stream.
-pub(super) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Stream {
-    /// Whether the handshake settled on HTTP/2.
-    pub(super) fn negotiated_http2(&self) -> bool {
-        match self {
-            Self::Plain(_) => false,
-            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
-        }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+/// Whether the handshake settled on HTTP/2; nothing is settled without TLS.
+pub(super) fn negotiated_http2(stream: &Stream) -> Option<bool> {
+    match stream {
+        Stream::Left(_) => None,
+        Stream::Right(stream) => Some(stream.get_ref().1.alpn_protocol() == Some(b"h2")),
     }
 }

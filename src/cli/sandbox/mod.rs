@@ -177,7 +177,7 @@ fn screen(config: &Config, emulator: &Emulator, ports: &Ports, arguments: &Argum
          The same by its deprecated path; look at Deprecation and Link:\n\n    \
            curl -i http://{gateway}/api/user/userinfo\n\n  \
          An error of Amove, told the standard way:\n\n    \
-           curl -i -X DELETE 'http://{gateway}/api/v1/cloudaccount/delete?id=nobody'\n\n  \
+           curl -i 'http://{gateway}/api/v1/sync/get?id=nobody'\n\n  \
          Watch a token being replaced every {:.0?}; end all sessions, and nobody notices:\n\n    \
            curl -X POST {api}/_emulator/revoke_sessions\n\n  \
          Ctrl-C ends it.\n\n",
