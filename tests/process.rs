@@ -434,7 +434,7 @@ async fn the_sandbox_keeps_what_its_screen_promises() {
         answers.push(call(*address, request(method, target)).await.expect("an answer"));
     }
     let statuses: Vec<_> = answers.iter().map(|answer| answer.status().as_u16()).collect();
-    assert_eq!(statuses, [200, 200, 400, 200], "{screen}");
+    assert_eq!(statuses, [200, 200, 404, 200], "{screen}");
     assert!(answers[1].headers().contains_key("deprecation"));
     assert!(answers[1].headers()["link"].to_str().expect("text").contains("successor-version"));
     assert_eq!(problem(&answers[2]), "upstream-error");
