@@ -64,7 +64,7 @@ fn list(tag: Option<&str>, json: bool) -> Result<(), Failure> {
     let mut text =
         format!("{:7} {:width$}  {:13}  {:11}  TAGS\n", "METHOD", "ROUTE", "AUTH", "EFFECT");
     for route in &routes {
-        let tags: Vec<_> = route.tags.iter().collect();
+        let tags: Vec<_> = tags(route).collect();
         let (method, template) = (route.method.as_str(), route.template);
         let (auth, effect) = (route.auth.to_string(), route.effect.to_string());
         let _ = writeln!(
@@ -79,8 +79,15 @@ fn list(tag: Option<&str>, json: bool) -> Result<(), Failure> {
     print(text)
 }
 
+/// Its effect, and its tags.
 fn words(route: &Route) -> impl Iterator<Item = String> {
-    std::iter::once(route.effect.to_string()).chain(route.tags.iter().map(str::to_owned))
+    std::iter::once(route.effect.to_string()).chain(tags(route).map(str::to_owned))
+}
+
+/// Its tags without the effect, which has a column of its own.
+fn tags(route: &Route) -> impl Iterator<Item = &'static str> {
+    let effect = route.effect.word();
+    route.tags.iter().filter(move |tag| *tag != effect)
 }
 
 fn describe(route: &Route) -> Value {
@@ -90,7 +97,7 @@ fn describe(route: &Route) -> Value {
         "host": match route.host { Host::Api => "api", Host::Auth => "auth" },
         "auth": route.auth.to_string(),
         "effect": route.effect.to_string(),
-        "tags": route.tags.iter().collect::<Vec<_>>(),
+        "tags": tags(route).collect::<Vec<_>>(),
         "replayed_after_401": route.replayable,
         "retried_after_silence": route.retryable,
         "notes": route.notes,
