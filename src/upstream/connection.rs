@@ -4,9 +4,10 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     sync::Weak,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
+use http_body::Body as _;
 use hyper::{
     body::Incoming,
     client::conn::{TrySendError, http1},
@@ -44,6 +45,8 @@ impl From<hyper::Error> for Error {
 pub(super) struct Connection {
     sender: http1::SendRequest<Body>,
     driver: http1::Connection<TokioIo<Stream>, Body>,
+    /// Whether the present request has a body, which may still be on its way when it is answered.
+    sends_body: bool,
     /// When it was last put aside.
     pub(super) idle_since: Instant,
     /// Where it belongs, and its right to be in use.
@@ -54,7 +57,8 @@ impl Connection {
     /// Begins to speak HTTP/1.1 on `stream`.
     pub(super) async fn begin(stream: Stream) -> Result<Box<Self>, hyper::Error> {
         let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
-        Ok(Box::new(Self { sender, driver, idle_since: Instant::now(), lease: None }))
+        let idle_since = Instant::now();
+        Ok(Box::new(Self { sender, driver, sends_body: false, idle_since, lease: None }))
     }
 
     /// Whether it can take a request: notices that the API has closed it meanwhile.
@@ -67,6 +71,7 @@ impl Connection {
         mut self: Box<Self>,
         request: Request,
     ) -> Result<(http::Response<Incoming>, Box<Self>), Failed> {
+        self.sends_body = !request.body().is_end_stream();
         let mut response = pin!(self.sender.try_send_request(request.into_inner()));
         let received = poll_fn(|cx| {
             // Where the connection ends, the response tells why.
@@ -100,6 +105,10 @@ impl Drive for Connection {
 
     fn release(self: Pin<Box<Self>>) {
         let mut connection = Pin::into_inner(self);
+        // Answered ahead of its body: what is left of it must not wait here for the next request.
+        if connection.sends_body && !connection.is_alive(&mut Context::from_waker(Waker::noop())) {
+            return;
+        }
         if let Some((pool, _permit)) = connection.lease.take()
             && let Some(pool) = pool.upgrade()
         {
