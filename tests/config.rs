@@ -421,7 +421,9 @@ fn a_secret_is_a_value_or_a_file_but_not_both_in_one_place() {
 fn two_callers_cannot_have_one_key_nor_both_have_none() {
     let key = format!("api_key_hash = \"blake3:{}\"\n", "ab".repeat(32));
     let two = |first: &str, second: &str| {
-        format!("{IDENTITY}[callers.one]\nburst = 1\n{first}[callers.two]\nburst = 1\n{second}")
+        format!(
+            "{IDENTITY}[callers.one]\nrate = \"1/s\"\n{first}[callers.two]\nrate = \"1/s\"\n{second}"
+        )
     };
 
     let report = refused(&two(&key, &key), &[]);
@@ -630,4 +632,29 @@ proptest! {
             prop_assert!(!report.render(false).is_empty());
         }
     }
+}
+
+#[test]
+fn what_is_too_much_or_makes_no_sense_is_refused() {
+    let text = "[identities.main]\napi_token = \"t\"\nreplay_buffer = \"65MiB\"\n\
+                [callers.\"two\\nlines\"]\nburst = 2\n";
+
+    let report = load_str(text, &[]).expect_err("three mistakes").to_string();
+
+    assert!(report.contains("expected at most 64MiB"), "{report}");
+    assert!(report.contains("has a name that is empty, too long or not printable"), "{report}");
+    assert!(report.contains("there is no `rate` that it could be a burst of"), "{report}");
+}
+
+#[test]
+fn a_short_name_that_is_misspelt_is_worth_a_warning() {
+    let environment = [("AMOVE_API_TOKEN", "t"), ("AMOVE_PASWORD", "canary"), ("AMOVE_HOME", "x")];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+
+    let loaded = load_str("", &environment).expect("a valid configuration");
+
+    assert_eq!(
+        loaded.warnings,
+        ["the variable AMOVE_PASWORD means nothing here; did you mean AMOVE_PASSWORD?"]
+    );
 }

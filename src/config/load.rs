@@ -275,7 +275,8 @@ impl Layers {
         let merged = merged.unwrap_or_default();
         let mut reader = read::Reader::new(&merged, &origins, &self.names);
         let config = reader.config();
-        let (findings, warnings) = reader.finish();
+        let (findings, mut warnings) = reader.finish();
+        warnings.extend(misspelt(environment));
         self.findings.extend(findings);
         match config {
             Some(config) if self.findings.is_empty() => {
@@ -304,6 +305,21 @@ impl Layers {
         defaults.insert("identities".into(), identities.into());
         defaults
     }
+}
+
+/// Variables that look like one of the short names, and are none.
+fn misspelt(environment: &[(String, String)]) -> Vec<String> {
+    let known: Vec<String> =
+        SHORT.iter().flat_map(|(name, _)| [(*name).to_owned(), format!("{name}_FILE")]).collect();
+    let is_suspect = |name: &&String| {
+        name.starts_with("AMOVE_") && !name.starts_with(PREFIX) && !known.contains(name)
+    };
+    let names = environment.iter().map(|(name, _)| name).filter(is_suspect);
+    let meant = |name: &String| {
+        let nearest = nearest(name, known.iter().map(String::as_str))?;
+        Some(format!("the variable {name} means nothing here; did you mean {nearest}?"))
+    };
+    names.filter_map(meant).collect()
 }
 
 /// Where a value came from.

@@ -19,6 +19,9 @@ use super::{
     secret::Secret,
 };
 
+/// More is held in memory for no request.
+const LARGEST_REPLAY: u64 = 64 * 1024 * 1024;
+
 /// Reads the merged values.
 pub(super) struct Reader<'a> {
     values: &'a Dict,
@@ -182,10 +185,17 @@ impl<'a> Reader<'a> {
     fn identity(&mut self, path: &str) -> Option<Identity> {
         let key = |key: &str| format!("{path}.{key}");
         let (_, name) = path.split_once('.')?;
+        self.check_name(path, name);
         let credentials = self.credentials(path);
         let refresh_ahead = self.read(&key("refresh_ahead"), parse::refresh_ahead);
         let max_age = self.positive(&key("max_age"), parse::duration);
         let replay_buffer = self.read(&key("replay_buffer"), parse::size);
+        if replay_buffer.is_some_and(|bytes| bytes > LARGEST_REPLAY) {
+            self.wrong(
+                &key("replay_buffer"),
+                "expected at most 64MiB: so much is held for each request",
+            );
+        }
         let logout_on_shutdown = self.read(&key("logout_on_shutdown"), parse::boolean);
         Some(Identity {
             name: name.into(),
@@ -263,6 +273,10 @@ impl<'a> Reader<'a> {
                 );
                 self.wrong(&key("identity"), hint);
             }
+            if self.value(&key("burst")).is_some() && self.value(&key("rate")).is_none() {
+                self.wrong(&key("burst"), "there is no `rate` that it could be a burst of");
+            }
+            self.check_name(path, path.split_once('.').map_or("", |(_, name)| name));
             callers.push(Caller {
                 name: path.split_once('.').map_or("", |(_, name)| name).into(),
                 identity: at.flatten().unwrap_or_default(),
@@ -272,6 +286,18 @@ impl<'a> Reader<'a> {
             });
         }
         callers
+    }
+
+    /// Names stand in records and logs.
+    fn check_name(&mut self, section: &str, name: &str) {
+        if !(1..=64).contains(&name.len()) || name.chars().any(char::is_control) {
+            self.findings.push(Finding {
+                message: format!("[{section}] has a name that is empty, too long or not printable"),
+                place: None,
+                label: String::new(),
+                help: None,
+            });
+        }
     }
 
     fn burst(&mut self, path: &str) -> Option<NonZeroU32> {
