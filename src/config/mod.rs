@@ -11,6 +11,7 @@ use std::{
 
 use http::StatusCode;
 use jiff::civil::Date;
+use secrecy::SecretString;
 
 pub mod load;
 mod parse;
@@ -18,12 +19,14 @@ mod read;
 pub mod report;
 mod schema;
 pub mod secret;
+mod session_store;
 mod settings;
 mod show;
 
 pub(crate) use parse::duration_of;
 pub use schema::schema;
 use secret::Secret;
+pub use session_store::SealingKey;
 
 /// Everything that can be set.
 #[derive(Clone, Debug)]
@@ -32,6 +35,7 @@ pub struct Config {
     pub upstream: Upstream,
     /// At least one; the default identity comes first.
     pub identities: Vec<Identity>,
+    pub session_store: SessionStore,
     /// Empty on loopback and unix listeners: everyone is `local`.
     pub callers: Vec<Caller>,
     pub policy: Policy,
@@ -189,6 +193,39 @@ pub enum RefreshAhead {
     Share(f64),
     /// This long before expiry.
     Before(Duration),
+}
+
+/// `[session_store]`: where sessions outlive the process, or are shared by a fleet.
+#[derive(Clone, Debug)]
+pub struct SessionStore {
+    pub kind: StoreKind,
+    pub on_error: StoreError,
+}
+
+/// Where sessions are kept.
+#[derive(Clone, Debug)]
+pub enum StoreKind {
+    /// In the process: they end with it.
+    Memory,
+    /// Sealed, in a file of this machine.
+    File { path: PathBuf, key: SealingKey },
+    /// Sealed, in a Redis or Valkey that a fleet shares.
+    Redis {
+        /// May hold a password.
+        url: SecretString,
+        /// Extra trust roots for `rediss://`, PEM.
+        ca_file: Option<PathBuf>,
+        key: SealingKey,
+    },
+}
+
+/// What happens when the store cannot be asked and no valid token is left.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum StoreError {
+    /// A login of one's own.
+    Local,
+    /// No login.
+    Hold,
 }
 
 /// `[callers.NAME]`: who may call.

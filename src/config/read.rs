@@ -49,6 +49,7 @@ impl<'a> Reader<'a> {
         let server = self.server();
         let upstream = self.upstream();
         let identities = self.identities();
+        let session_store = self.session_store();
         let callers = self.callers(&identities);
         let policy = self.policy();
         let legacy = self.legacy();
@@ -62,6 +63,7 @@ impl<'a> Reader<'a> {
             server,
             upstream: upstream?,
             identities,
+            session_store: session_store?,
             callers,
             policy,
             legacy: legacy?,
@@ -395,7 +397,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A secret, if it is set: as a value, or as the name of a file.
-    fn secret(&mut self, path: &str) -> Option<Secret> {
+    pub(super) fn secret(&mut self, path: &str) -> Option<Secret> {
         let file_path = format!("{path}_file");
         let file = self.value(&file_path).filter(|value| !is_blank(value));
         let inline = self.value(path).filter(|value| !is_blank(value));
@@ -420,9 +422,19 @@ impl<'a> Reader<'a> {
         Some(secret)
     }
 
-    fn is_secret_set(&self, path: &str) -> bool {
+    pub(super) fn is_secret_set(&self, path: &str) -> bool {
         let is_set = |path: &str| self.value(path).is_some_and(|value| !is_blank(value));
         is_set(path) || is_set(&format!("{path}_file"))
+    }
+
+    /// Which of the two forms of a secret is set.
+    pub(super) fn form_of(&self, path: &str) -> String {
+        let file = format!("{path}_file");
+        if self.value(&file).is_some_and(|value| !is_blank(value)) { file } else { path.to_owned() }
+    }
+
+    pub(super) fn warn(&mut self, warning: &str) {
+        self.warnings.push(warning.to_owned());
     }
 
     fn value(&self, path: &str) -> Option<&'a Value> {
@@ -430,7 +442,11 @@ impl<'a> Reader<'a> {
     }
 
     /// The value at `path`, which the defaults have in any case.
-    fn read<T>(&mut self, path: &str, parse: impl Fn(&Value) -> Result<T, String>) -> Option<T> {
+    pub(super) fn read<T>(
+        &mut self,
+        path: &str,
+        parse: impl Fn(&Value) -> Result<T, String>,
+    ) -> Option<T> {
         if self.value(path).is_none() {
             self.wrong(path, "it is missing");
         }
@@ -460,7 +476,7 @@ impl<'a> Reader<'a> {
         Some(value)
     }
 
-    fn word<T: Copy>(&mut self, path: &str, words: &[(&str, T)]) -> Option<T> {
+    pub(super) fn word<T: Copy>(&mut self, path: &str, words: &[(&str, T)]) -> Option<T> {
         self.read(path, |value| {
             let text = parse::text(value)?;
             let found = words.iter().find(|(word, _)| *word == text);
@@ -473,7 +489,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn missing(&mut self, section: &str, key: &str, why: &str) {
+    pub(super) fn missing(&mut self, section: &str, key: &str, why: &str) {
         // The section has no place of its own in the texts; its first setting stands for it.
         let values = value_at(self.values, section).and_then(Value::as_dict);
         let places = values
@@ -489,7 +505,7 @@ impl<'a> Reader<'a> {
         });
     }
 
-    fn wrong(&mut self, path: &str, expected: impl Into<String>) {
+    pub(super) fn wrong(&mut self, path: &str, expected: impl Into<String>) {
         let place = self.value(path).and_then(|value| self.origins.place(path, value));
         let (message, label) = match &place {
             Some(_) => (format!("`{path}` cannot be used"), expected.into()),

@@ -1,6 +1,6 @@
 //! One login from beginning to end, and how it can fail (contract sections 4.1 to 4.6).
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -32,7 +32,7 @@ pub(super) struct Secrets {
 
 /// Tells whether credentials have changed, without keeping them.
 #[derive(Clone, Eq, PartialEq)]
-pub(super) struct Fingerprint(blake3::Hash);
+pub(super) struct Fingerprint(pub(super) blake3::Hash);
 
 /// What a login brings.
 pub(super) struct LoggedIn {
@@ -232,6 +232,12 @@ impl Secrets {
     pub(super) fn fingerprint(&self) -> Fingerprint {
         let totp = self.totp.as_ref().map_or("", |totp| totp.expose_secret());
         Fingerprint::of(&[self.password.expose_secret(), totp])
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fingerprint")
     }
 }
 

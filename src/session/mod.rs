@@ -6,6 +6,7 @@ mod keeper;
 mod login;
 mod renewal;
 mod skew;
+mod slot;
 mod store;
 #[cfg(test)]
 mod testing;

@@ -26,7 +26,7 @@ use super::{
     gate::Gate,
     login::{self, Fingerprint, LoggedIn, Meaning, Secrets},
     skew::Skew,
-    store::Slot,
+    slot::Slot,
     token::Origin,
     totp::Steps,
 };

@@ -1,4 +1,4 @@
-//! Where an identity's token is kept: in memory, so it ends with the process.
+//! The token in force, where every request finds it without a lock.
 
 use std::sync::{
     Arc,
