@@ -7,6 +7,7 @@ mod login;
 mod renewal;
 mod skew;
 mod slot;
+mod status;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -29,8 +30,8 @@ use tracing::warn;
 
 pub use self::{
     error::Error,
-    keeper::{State, Status},
     login::Error as LoginError,
+    status::{Counts, CredentialsKind, State, Status},
     token::Token,
 };
 use self::{
@@ -129,6 +130,30 @@ impl Sessions {
     /// How each identity stands.
     pub fn status(&self) -> Vec<Status> {
         self.keepers.iter().map(|keeper| keeper.status()).collect()
+    }
+
+    /// Replaces the token in force now, whatever stands in the way: refused credentials are tried
+    /// once more, and a pause is cut short. The old token serves until there is a new one.
+    ///
+    /// # Errors
+    ///
+    /// The failure of that login.
+    pub async fn refresh(&self, identity: usize) -> Result<Arc<Token>, Error> {
+        let keeper = self.keeper(identity)?;
+        keeper.unlatch();
+        keeper.token().await
+    }
+
+    /// Ends the session in force now: its token is sent no more, and it is logged out as soon as
+    /// nobody uses it. The next one is opened at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ApiToken`]: the session of an API token is not ours to end.
+    pub async fn revoke(&self, identity: usize) -> Result<(), Error> {
+        let keeper = self.keeper(identity)?;
+        keeper.end().await;
+        Ok(())
     }
 
     /// Lets refused credentials be tried once more.

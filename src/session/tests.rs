@@ -109,7 +109,7 @@ async fn refused_credentials_are_tried_once() {
         assert!(more.iter().all(|token| matches!(token, Err(Error::Refused { .. }))));
         assert!(matches!(later, Err(Error::Refused { .. })));
         assert_eq!(world.auth.logins(), 1, "{fault:?}");
-        assert_eq!(world.status().state, State::Refused);
+        assert_eq!(world.status().state, State::Latched);
         assert!(world.status().failure.is_some());
     }
 }
@@ -373,7 +373,7 @@ async fn refused_renewals_leave_the_old_token_in_force() {
     world.pass(55 * MINUTE).await;
 
     assert_eq!(world.sessions.current(0).expect("the old token").generation(), token.generation());
-    assert_eq!((world.status().state, world.status().serving), (State::Refused, true));
+    assert_eq!((world.status().state, world.status().serving), (State::Latched, true));
     assert_eq!(world.auth.logins(), 2);
 }
 

@@ -262,7 +262,7 @@ async fn a_wrong_password_is_tried_once() {
     assert_eq!(gateway.ask_operator("/readyz").await.status, 503);
     assert_eq!(gateway.ask_operator("/livez").await.status, 200);
     let status = gateway.ask_operator("/-/status.json").await.json();
-    assert_eq!(status["identities"][0]["state"], "refused");
+    assert_eq!(status["identities"][0]["state"], "latched");
     // Routes that need no session go on working.
     let heartbeat = r#"{"licenseKey":"x","machineId":"y"}"#;
     assert_eq!(gateway.post("/api/v1/fastrLicense/validate", heartbeat).await.status, 200);

@@ -2,7 +2,6 @@
 
 mod api_token;
 mod log_out;
-mod status;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -23,10 +22,11 @@ use tracing::{error, info, warn};
 use super::{
     Error, Token,
     error::sentence,
-    gate::Gate,
+    gate::{Gate, Position},
     login::{self, Fingerprint, LoggedIn, Meaning, Secrets},
     skew::Skew,
     slot::Slot,
+    status::{Counts, CredentialsKind, State, Status},
     token::Origin,
     totp::Steps,
 };
@@ -35,8 +35,6 @@ use crate::{
     config::{Credentials, Identity},
     upstream::Upstream,
 };
-
-pub use self::status::{State, Status};
 
 /// Credentials that cannot be read are looked at again after this time.
 const REREAD: Duration = Duration::from_secs(5);
@@ -268,6 +266,50 @@ impl Keeper {
     pub(super) fn unlatch(&self) {
         self.gate().open();
         self.wake.notify_one();
+    }
+
+    /// How things stand.
+    pub(super) fn status(&self) -> Status {
+        let current = self.current();
+        let token = current.as_deref();
+        Status {
+            name: self.identity.name.to_string(),
+            credentials: match self.identity.credentials {
+                Credentials::Password { .. } => CredentialsKind::Password,
+                Credentials::ApiToken(_) => CredentialsKind::ApiToken,
+            },
+            state: self.state(token.is_some()),
+            serving: token.is_some(),
+            generation: self.slot.generation(),
+            issued: token.map(Token::issued),
+            expires: token.and_then(Token::expires),
+            renews: token.map(Token::renew_at),
+            second_factor: token.map(Token::second_factor),
+            failure: self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            retries: None,
+            members: 1,
+            store_error: None,
+            counts: Counts { logins_ok: self.logins.load(SeqCst), ..Counts::default() },
+            keeper_seen: self.shared.clock.now(),
+        }
+    }
+
+    fn state(&self, serving: bool) -> State {
+        if self.logging_in.load(SeqCst) {
+            return if serving { State::Renewing } else { State::LoggingIn };
+        }
+        match self.gate().position(Instant::now()) {
+            Position::Latched => State::Latched,
+            Position::BackingOff => State::BackingOff,
+            Position::SessionLimit => State::Quota,
+            Position::Open if serving => State::Valid,
+            Position::Open => State::None,
+        }
+    }
+
+    /// Who is kept signed in.
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.identity.name
     }
 
     fn broken_off(&self) -> Error {

@@ -2,37 +2,52 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Claim, Entry, Lease, LeaseKind, Left, Look, Put, Revision};
+use super::{Entry, Look, Revision, Step, is_free};
 
 /// One identity's place in memory.
 #[derive(Debug, Default)]
-pub(in crate::session) struct Memory(Mutex<(u64, Entry)>);
+pub(in crate::session) struct Memory(Mutex<Place>);
+
+#[derive(Debug, Default)]
+struct Place {
+    revision: u64,
+    entry: Entry,
+    steps_used_until: u64,
+}
 
 impl Memory {
     pub(super) fn look(&self, known: Option<Revision>) -> Look {
-        let (revision, entry) = &*self.lock();
-        let revision = Revision(*revision);
-        let entry = (known != Some(revision)).then(|| entry.clone());
+        let place = self.lock();
+        let revision = Revision(place.revision);
+        let entry = (known != Some(revision)).then(|| place.entry.clone());
         Look { revision, entry, members: 1 }
     }
 
-    /// Within the process, one login at a time is seen to already.
-    pub(super) fn claim(&self) -> Claim {
-        Claim::Mine(Lease(LeaseKind::Memory), self.lock().1.clone())
+    pub(super) fn entry(&self) -> Entry {
+        self.lock().entry.clone()
     }
 
-    pub(super) fn put(&self, entry: &Entry) -> Put {
-        let (revision, kept) = &mut *self.lock();
-        *revision += 1;
-        *kept = entry.clone();
-        Put::Done(Revision(*revision))
+    pub(super) fn put(&self, entry: &Entry) -> Revision {
+        let mut place = self.lock();
+        place.revision += 1;
+        place.entry = entry.clone();
+        Revision(place.revision)
     }
 
-    pub(super) fn leave(&self) -> Left {
-        Left::Nobody(std::mem::take(&mut self.lock().1))
+    pub(super) fn take_step(&self, end: u64, period: u64) -> Step {
+        let mut place = self.lock();
+        if !is_free(end, period, place.steps_used_until) {
+            return Step::UsedUntil(place.steps_used_until);
+        }
+        place.steps_used_until = end;
+        Step::Taken
     }
 
-    fn lock(&self) -> MutexGuard<'_, (u64, Entry)> {
+    pub(super) fn leave(&self) -> Entry {
+        std::mem::take(&mut self.lock().entry)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Place> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,8 +15,9 @@ use super::login::Fingerprint;
 pub(super) const LEASE: Duration = Duration::from_secs(45);
 /// Sessions that wait to be ended. There are more only if the API cannot be reached for hours.
 pub(super) const MAX_RETIRED: usize = 8;
-/// A member that has not been heard of for so long is gone.
-pub(super) const MEMBER_GONE: Duration = Duration::from_secs(30);
+/// Members look at the store more often than this, so who has not is gone: its lease is void, and
+/// it keeps nobody from ending the session.
+pub(super) const MEMBER_GONE: Duration = Duration::from_secs(5);
 
 /// What all who share a store know about one identity. Its times are by our own clock, whoever
 /// wrote it.
@@ -28,6 +29,8 @@ pub(super) struct Entry {
     pub(super) retired: Vec<Retired>,
     /// Why the last login failed, if it did.
     pub(super) note: Option<Note>,
+    /// When the logins that denied tokens have asked for are paid off.
+    pub(super) denials_paid: Option<Timestamp>,
 }
 
 /// A session, as it is kept.
@@ -36,13 +39,9 @@ pub(super) struct Stored {
     /// Names it without giving it away.
     pub(super) id: Uuid,
     pub(super) jwt: SecretString,
-    /// Who opened it.
-    pub(super) owner: Uuid,
     pub(super) issued: Timestamp,
     /// What could be read of its expiry.
     pub(super) expires: Option<Timestamp>,
-    /// When it ceases to serve, readable or not.
-    pub(super) ends: Timestamp,
     pub(super) second_factor: bool,
     /// The credentials that opened it.
     pub(super) secrets: Fingerprint,
@@ -53,19 +52,18 @@ pub(super) struct Stored {
 pub(super) struct Retired {
     pub(super) id: Uuid,
     pub(super) jwt: SecretString,
-    pub(super) since: Timestamp,
-    /// It need not be ended after that.
-    pub(super) ends: Timestamp,
+    /// Nobody uses it any more after this.
+    pub(super) from: Timestamp,
 }
 
 /// Why a login failed, so that nobody repeats it in vain.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Note {
     pub(super) failure: Failure,
     /// For people; no secrets.
     pub(super) reason: Arc<str>,
     /// The credentials that were tried.
-    pub(super) tried: Option<Fingerprint>,
+    pub(super) tried: Fingerprint,
     /// Not again before this time; of refused credentials, not at all.
     pub(super) until: Timestamp,
     /// How many logins have failed in a row.
@@ -78,7 +76,9 @@ pub(super) enum Failure {
     /// The same credentials will be refused again.
     Refused,
     /// The user has as many sessions as the API allows.
-    SessionLimit,
+    Quota,
+    /// The API does not accept its own request tokens.
+    RequestToken,
     /// Another time it may work.
     Transient,
 }
@@ -106,14 +106,13 @@ pub(super) enum Claim {
     Others,
 }
 
-/// The right to log in. It ends by [`Shelf::put`], [`Shelf::give_back`], or when it is dropped or
-/// has not been renewed in time.
+/// The right to log in and to write the entry. It ends by [`Shelf::put`], [`Shelf::give_back`], or
+/// when it has not been renewed in time.
 #[derive(Debug)]
-pub(super) struct Lease(pub(super) LeaseKind);
+pub(super) struct Lease(LeaseKind);
 
-/// What holds a lease.
 #[derive(Debug)]
-pub(super) enum LeaseKind {
+enum LeaseKind {
     /// Nobody else could hold it.
     Memory,
 }
@@ -126,22 +125,31 @@ pub(super) enum Put {
     LeaseLost,
 }
 
+/// Whether the code of a TOTP step may be used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Step {
+    /// It is ours, and nobody's after us.
+    Taken,
+    /// Steps up to the one that ends then, in Unix time by the host's clock, have been used.
+    UsedUntil(u64),
+}
+
 /// Who is left after we have gone.
 #[derive(Debug)]
 pub(super) enum Left {
     /// Nobody: what was in the entry is ours to end, and the entry is empty now.
     Nobody(Entry),
-    /// Others, who use the session.
-    Others,
-    /// The entry waits for the next start.
-    Kept,
+    /// Others, who use the session; the one who was here last was here so long ago.
+    Others { seen: Duration },
+    /// The session waits for the next start; what was retired is ours to end.
+    Kept { retired: Vec<Retired> },
 }
 
 /// Why the store was of no help.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be reached, or it has answered with an error.
-    #[error("the session store cannot be asked: {0}")]
+    #[error("the session store cannot be used: {0}")]
     Unavailable(Arc<str>),
 }
 
@@ -162,7 +170,7 @@ impl Shelf {
     /// Asks for the right to log in; does not wait for it.
     pub(super) async fn claim(&self) -> Result<Claim, Error> {
         match self {
-            Self::Memory(memory) => Ok(memory.claim()),
+            Self::Memory(memory) => Ok(Claim::Mine(Lease(LeaseKind::Memory), memory.entry())),
         }
     }
 
@@ -176,7 +184,7 @@ impl Shelf {
     /// Writes the entry and gives the lease back.
     pub(super) async fn put(&self, lease: Lease, entry: &Entry) -> Result<Put, Error> {
         match (self, lease.0) {
-            (Self::Memory(memory), LeaseKind::Memory) => Ok(memory.put(entry)),
+            (Self::Memory(memory), LeaseKind::Memory) => Ok(Put::Done(memory.put(entry))),
         }
     }
 
@@ -187,28 +195,35 @@ impl Shelf {
         }
     }
 
-    /// Takes a TOTP step, which ends at `ends_at` in Unix time; `false` if it has been used.
-    pub(super) async fn take_step(&self, ends_at: u64) -> Result<bool, Error> {
+    /// Takes the TOTP step that ends at `end` and lasts for `period` seconds, for all who share the
+    /// entry and across restarts.
+    pub(super) async fn take_step(&self, end: u64, period: u64) -> Result<Step, Error> {
         match self {
-            Self::Memory(_) => Ok(ends_at > 0),
+            Self::Memory(memory) => Ok(memory.take_step(end, period)),
         }
     }
 
-    /// Leaves those who share the entry.
+    /// Leaves those who share the entry. May be asked again.
     pub(super) async fn leave(&self) -> Result<Left, Error> {
         match self {
-            Self::Memory(memory) => Ok(memory.leave()),
+            Self::Memory(memory) => Ok(Left::Nobody(memory.leave())),
         }
     }
+}
+
+/// Whether the step that ends at `end` is free, when those until `used_until` have been used.
+///
+/// Used steps further ahead than one were counted by a clock that has since been put right.
+pub(super) fn is_free(end: u64, period: u64, used_until: u64) -> bool {
+    used_until < end || used_until > end.saturating_add(period)
 }
 
 impl fmt::Debug for Stored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stored")
             .field("id", &self.id)
-            .field("owner", &self.owner)
             .field("issued", &self.issued)
-            .field("ends", &self.ends)
+            .field("expires", &self.expires)
             .finish_non_exhaustive()
     }
 }
@@ -217,7 +232,7 @@ impl fmt::Debug for Retired {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Retired")
             .field("id", &self.id)
-            .field("since", &self.since)
+            .field("from", &self.from)
             .finish_non_exhaustive()
     }
 }
