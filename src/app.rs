@@ -13,7 +13,7 @@ use crate::{
     config::{Config, Listen, secret},
     limit::Limiter,
     server::{BindError, Bound, Server},
-    session::Sessions,
+    session::{self, Sessions},
     stack::{Shared, stack},
     upstream::{self, Upstream},
 };
@@ -46,6 +46,9 @@ pub enum Error {
     /// A secret cannot be read.
     #[error(transparent)]
     Secret(#[from] secret::Error),
+    /// There is nowhere to keep sessions.
+    #[error(transparent)]
+    Sessions(#[from] session::OpenError),
     /// The system has no thread or no event queue for us.
     #[error("the system refuses what a gateway needs")]
     System(#[from] std::io::Error),
@@ -68,8 +71,13 @@ impl App {
         // The workers share the connections, and the sessions have a few of their own.
         let upstream = Upstream::new(&config.upstream, config.server.workers)?;
         let (trail, writer) = Trail::open(&config.audit)?;
-        let sessions =
-            Sessions::new(&config.identities, upstream.clone(), clock.clone(), Handle::current());
+        let sessions = Sessions::new(
+            &config.identities,
+            &config.session_store,
+            upstream.clone(),
+            clock.clone(),
+            Handle::current(),
+        )?;
         let shared = Shared {
             trail: Arc::clone(&trail),
             callers: Arc::new(Callers::new(config)),

@@ -6,3 +6,4 @@ pub mod codes;
 pub mod kinds;
 pub mod paths;
 pub mod tags;
+pub mod userinfo;

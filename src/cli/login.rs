@@ -3,17 +3,16 @@
 use std::time::Duration;
 
 use clap::Args;
-use http::{Method, StatusCode, Uri, header};
+use http::StatusCode;
 use jiff::Timestamp;
-use serde::Deserialize;
 
 use super::{Exit, Failure, Global, print, runtime};
 use crate::{
+    amove::userinfo::{self, UserInfo, userinfo},
     clock::Clock,
-    config::{Config, Credentials, Identity, UserType},
-    message::{Body, Held, Request},
-    session::{self, LoginError, Sessions, Token},
-    upstream::{self, Host, Upstream},
+    config::{Config, Credentials, Identity, SessionStore, StoreError, StoreKind, UserType},
+    session::{self, Sessions, Token},
+    upstream::Upstream,
 };
 
 #[derive(Debug, Args)]
@@ -53,73 +52,38 @@ pub(super) async fn trial(config: &Config, identity: &Identity) -> Result<String
     let identity = Identity { logout_on_shutdown: true, ..identity.clone() };
     let runtime = tokio::runtime::Handle::current();
     let identities = std::slice::from_ref(&identity);
-    let sessions = Sessions::new(identities, upstream.clone(), clock.clone(), runtime);
+    // A trial shares its session with nobody, and takes nobody else's.
+    let store = SessionStore { kind: StoreKind::Memory, on_error: StoreError::Local };
+    let sessions = Sessions::new(identities, &store, upstream.clone(), clock.clone(), runtime)
+        .map_err(|error| {
+            Failure::caused(Exit::Config, "there is nowhere to keep a session", &error)
+        })?;
+    sessions.start();
 
     let token = sessions.token(0).await.map_err(|error| refused(&identity.name, &error))?;
-    let user = userinfo(&upstream, &token).await;
+    let user = userinfo(&upstream, token.bearer()).await;
     sessions.shutdown(GOODBYE).await;
 
-    let user = user.map_err(|failure| failure.of(&identity.name))?;
+    let user = user.map_err(|error| no_user(&identity.name, &error))?;
     Ok(report(&identity, &token, &user, clock.now()))
 }
 
 fn refused(identity: &str, error: &session::Error) -> Failure {
     let exit = match error {
         session::Error::Refused { .. } | session::Error::ApiToken { .. } => Exit::Refused,
-        session::Error::Unavailable { source, .. } => match **source {
-            LoginError::Secret(_) => Exit::Config,
-            _ => Exit::Unreachable,
-        },
+        session::Error::Credentials { .. } => Exit::Config,
         _ => Exit::Unreachable,
     };
     Failure::caused(exit, &format!("identity `{identity}` cannot log in"), error)
 }
 
-/// What `user/userinfo` says (contract section 11), as far as it is there.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct UserInfo {
-    username: Option<String>,
-    user_type: Option<u8>,
-    account_name: Option<String>,
-}
-
-/// Why `user/userinfo` did not tell who we are.
-enum NoUser {
-    Unreachable(upstream::Error),
-    Answered(StatusCode),
-}
-
-impl NoUser {
-    fn of(self, identity: &str) -> Failure {
-        let what = format!("identity `{identity}` is logged in, but user/userinfo fails");
-        match self {
-            Self::Unreachable(error) => Failure::caused(Exit::Unreachable, &what, &error),
-            Self::Answered(StatusCode::UNAUTHORIZED) => {
-                Failure::new(Exit::Refused, format!("{what}: Amove denies the token (401)"))
-            }
-            Self::Answered(status) => Failure::new(
-                Exit::Unreachable,
-                format!("{what}: Amove answered {}", status.as_u16()),
-            ),
-        }
-    }
-}
-
-async fn userinfo(upstream: &Upstream, token: &Token) -> Result<UserInfo, NoUser> {
-    let mut request = Request::new(Body::empty());
-    *request.method_mut() = Method::GET;
-    *request.uri_mut() = Uri::from_static("/api/v1/user/userinfo");
-    request.headers_mut().insert(header::AUTHORIZATION, token.bearer().clone());
-    let response = upstream.send(Host::Api, request).await.map_err(NoUser::Unreachable)?;
-    let (parts, body) = response.into_parts();
-    if parts.status != StatusCode::OK {
-        return Err(NoUser::Answered(parts.status));
-    }
-    match body.hold(64 * 1024).await {
-        Ok(Held::Whole(body)) => Ok(serde_json::from_slice(&body).unwrap_or_default()),
-        _ => Ok(UserInfo::default()),
-    }
+fn no_user(identity: &str, error: &userinfo::Error) -> Failure {
+    let what = format!("identity `{identity}` is logged in, but user/userinfo fails");
+    let exit = match error {
+        userinfo::Error::Answered(StatusCode::UNAUTHORIZED) => Exit::Refused,
+        userinfo::Error::Answered(_) | userinfo::Error::Unreachable(_) => Exit::Unreachable,
+    };
+    Failure::caused(exit, &what, error)
 }
 
 fn report(identity: &Identity, token: &Token, user: &UserInfo, now: Timestamp) -> String {

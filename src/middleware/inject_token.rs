@@ -66,10 +66,17 @@ impl InjectToken {
         drop(answer);
 
         let fresh = Box::pin(self.sessions.renew(identity, &token)).await?;
-        let Some(again) = spare else { return Err(not_replayed()) };
+        let Some(again) = spare else {
+            self.sessions.doubt(identity);
+            return Err(not_replayed());
+        };
         tracing::debug!(id = ?exchange.id, "token was denied: replayed with a newer one");
         let answer = next.run(exchange, sign(again, &fresh)).await;
-        if exchange.token_was_denied() { Err(rejected()) } else { answer }
+        if !exchange.token_was_denied() {
+            return answer;
+        }
+        self.sessions.doubt(identity);
+        Err(rejected())
     }
 
     /// What a replay would send: byte-identical, or nothing if the body is too large to keep.
@@ -198,6 +205,9 @@ impl From<session::Error> for Problem {
             Error::RequestToken { .. }
             | Error::SessionLimit { .. }
             | Error::Unavailable { .. }
+            | Error::Credentials { .. }
+            | Error::Denied { .. }
+            | Error::Store { .. }
             | Error::NoRequestToken { .. }
             | Error::BrokenOff { .. } => Self::new(
                 Kind::SessionUnavailable,

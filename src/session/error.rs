@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::login;
 use crate::amove::auth;
 
 /// Why there is no token. One failure is shared by all who waited for it.
@@ -24,6 +23,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: Arc<str>,
     },
+    /// The credentials cannot be read.
+    #[error("no login as `{identity}`: {reason}")]
+    Credentials {
+        /// Whose.
+        identity: Arc<str>,
+        /// Which of them, and why.
+        reason: Arc<str>,
+        /// When they will be read again.
+        retry_after: Duration,
+    },
     /// Request tokens fresh from the API were not accepted by it.
     #[error("no login as `{identity}`: the API does not accept its own request tokens")]
     RequestToken {
@@ -41,14 +50,32 @@ pub enum Error {
         retry_after: Duration,
     },
     /// The login could not be carried out.
-    #[error("no login as `{identity}` for the time being")]
+    #[error("no login as `{identity}` for the time being: {reason}")]
     Unavailable {
         /// Whose.
         identity: Arc<str>,
+        /// What went wrong.
+        reason: Arc<str>,
         /// When there will be another login.
         retry_after: Duration,
-        /// What went wrong.
-        source: Arc<login::Error>,
+    },
+    /// The API denies fresh tokens: another one would not help.
+    #[error("no further login as `{identity}` for now: the API has denied too many fresh tokens")]
+    Denied {
+        /// Whose.
+        identity: Arc<str>,
+        /// When there may be another login.
+        retry_after: Duration,
+    },
+    /// The session store cannot be used.
+    #[error("nothing can be done about the session of `{identity}`: {reason}")]
+    Store {
+        /// Whose.
+        identity: Arc<str>,
+        /// What is wrong with it.
+        reason: Arc<str>,
+        /// When it will be tried again.
+        retry_after: Duration,
     },
     /// The API gives no request token.
     #[error("no request token for the time being")]
@@ -61,7 +88,7 @@ pub enum Error {
     /// Nobody is configured at this place.
     #[error("there is no identity number {0}")]
     UnknownIdentity(usize),
-    /// The login was given up because the gateway is shutting down, or it failed in a way of its own.
+    /// The gateway is shutting down, or nothing came of the login in all the time there is.
     #[error("the login as `{identity}` was broken off")]
     BrokenOff {
         /// Whose.
@@ -73,31 +100,18 @@ impl Error {
     /// When it is worth asking again; `None` if time alone changes nothing.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RequestToken { retry_after, .. }
+            Self::Credentials { retry_after, .. }
+            | Self::RequestToken { retry_after, .. }
             | Self::SessionLimit { retry_after, .. }
             | Self::Unavailable { retry_after, .. }
+            | Self::Denied { retry_after, .. }
+            | Self::Store { retry_after, .. }
             | Self::NoRequestToken { retry_after, .. } => Some(*retry_after),
             Self::Refused { .. }
             | Self::ApiToken { .. }
             | Self::UnknownIdentity(_)
             | Self::BrokenOff { .. } => None,
         }
-    }
-
-    /// The same failure, told later.
-    #[must_use]
-    pub(super) fn with_retry_after(mut self, remaining: Duration) -> Self {
-        match &mut self {
-            Self::RequestToken { retry_after, .. }
-            | Self::SessionLimit { retry_after, .. }
-            | Self::Unavailable { retry_after, .. }
-            | Self::NoRequestToken { retry_after, .. } => *retry_after = remaining,
-            Self::Refused { .. }
-            | Self::ApiToken { .. }
-            | Self::UnknownIdentity(_)
-            | Self::BrokenOff { .. } => {}
-        }
-        self
     }
 }
 

@@ -4,13 +4,17 @@ use std::{fmt, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep, timeout_at};
+use uuid::Uuid;
 
 use super::{
     skew::Skew,
-    totp::{self, Code, Steps, Totp},
+    steps::Steps,
+    store::{Failure, Stored},
+    token,
+    totp::{self, Step, Totp},
 };
 use crate::{
-    amove::auth::{self, Answer, LoginAnswer, RequestToken, Unavailable},
+    amove::auth::{self, Answer, LoginAnswer, RequestToken},
     clock::Clock,
     config::{
         UserType,
@@ -20,7 +24,9 @@ use crate::{
 };
 
 /// How long a login may talk to the API. Waiting for a TOTP step is not counted.
-pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
+/// A request token lives for a minute: one that had to wait so long is not used any more.
+const STALE: Duration = Duration::from_secs(20);
 
 /// What a login proves itself with, as it is now.
 pub(super) struct Secrets {
@@ -31,13 +37,14 @@ pub(super) struct Secrets {
 }
 
 /// Tells whether credentials have changed, without keeping them.
-#[derive(Clone, Eq, PartialEq)]
+#[derive(Clone, Copy, Eq, PartialEq)]
 pub(super) struct Fingerprint(pub(super) blake3::Hash);
 
-/// What a login brings.
-pub(super) struct LoggedIn {
-    pub(super) jwt: SecretString,
-    pub(super) second_factor: bool,
+/// What a login needs besides the credentials.
+pub(super) struct Means<'a> {
+    pub(super) upstream: &'a Upstream,
+    pub(super) clock: &'a Clock,
+    pub(super) skew: &'a Skew,
 }
 
 /// Why a login failed.
@@ -46,9 +53,6 @@ pub enum Error {
     /// A call failed.
     #[error(transparent)]
     Call(#[from] auth::Error),
-    /// The credentials cannot be read.
-    #[error("the credentials cannot be read")]
-    Secret(#[from] secret::Error),
     /// The TOTP secret makes no codes.
     #[error(transparent)]
     Totp(#[from] totp::Error),
@@ -64,51 +68,36 @@ pub enum Error {
     /// The token cannot stand in a header.
     #[error("the token has characters that no token has")]
     NotAToken,
-    /// New tokens do not help.
-    #[error("the API has refused too many fresh tokens in a row")]
-    TooMany,
     /// We made a mistake.
     #[error("the login broke off by a fault of the gateway's own")]
     Panicked,
 }
 
-/// What a failure means for the next login.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Meaning {
-    /// The same credentials will be refused again.
-    Refused,
-    /// The API did not accept its own request tokens.
-    RequestToken,
-    /// There are too many sessions now.
-    SessionLimit,
-    /// The credentials could not be read, so nothing was tried.
-    Unread,
-    /// Another time it may work.
-    Transient,
-}
-
-/// Logs in.
+/// Logs in; says so when a second factor is asked for.
 ///
 /// # Errors
 ///
 /// After one more try where contract section 4.6 allows one.
 pub(super) async fn login(
-    upstream: &Upstream,
+    means: &Means<'_>,
     secrets: &Secrets,
     steps: &Steps,
-    clock: &Clock,
-    skew: &Skew,
-) -> Result<LoggedIn, Error> {
+    challenged: impl Fn(),
+) -> Result<Stored, Error> {
     // A secret that makes no codes is noticed before a password is sent.
     let totp = secrets.totp.as_ref().map(Totp::parse).transpose()?;
-    let mut attempt = Attempt::new(upstream, clock, skew);
-    match attempt.login(secrets, totp.as_ref(), steps).await {
+    let mut attempt = Attempt::new(means);
+    let outcome = match attempt.login(secrets, totp.as_ref(), steps, &challenged).await {
         // From the beginning, as the session may be what was refused; with the next step's code.
         Err(Error::Call(auth::Error::Totp(_))) => {
-            attempt.login(secrets, totp.as_ref(), steps).await
+            attempt.login(secrets, totp.as_ref(), steps, &challenged).await
         }
         outcome => outcome,
-    }
+    };
+    let (jwt, second_factor) = outcome?;
+    let expires = token::expiry(&jwt).map(|expires| means.skew.ours(expires));
+    let (id, issued) = (Uuid::now_v7(), means.clock.now());
+    Ok(Stored { id, jwt, issued, expires, second_factor, secrets: secrets.fingerprint() })
 }
 
 /// Logs out.
@@ -116,83 +105,106 @@ pub(super) async fn login(
 /// # Errors
 ///
 /// After one more try if the request token was not accepted.
-pub(super) async fn logout(
-    upstream: &Upstream,
-    jwt: &SecretString,
-    clock: &Clock,
-    skew: &Skew,
-) -> Result<(), Error> {
-    let attempt = Attempt::new(upstream, clock, skew);
-    attempt.call(|request_token| auth::logout(upstream, request_token, jwt)).await
+pub(super) async fn logout(means: &Means<'_>, jwt: &SecretString) -> Result<(), Error> {
+    let attempt = Attempt::new(means);
+    let outcome = attempt.call(None, |token| auth::logout(means.upstream, token, jwt)).await;
+    match outcome {
+        // It had ended before.
+        Err(Error::Call(auth::Error::Refused(_))) => Ok(()),
+        outcome => outcome,
+    }
 }
 
 struct Attempt<'a> {
-    upstream: &'a Upstream,
-    clock: &'a Clock,
-    skew: &'a Skew,
+    means: &'a Means<'a>,
     deadline: Instant,
 }
 
 impl<'a> Attempt<'a> {
-    fn new(upstream: &'a Upstream, clock: &'a Clock, skew: &'a Skew) -> Self {
-        Self { upstream, clock, skew, deadline: Instant::now() + DEADLINE }
+    fn new(means: &'a Means<'a>) -> Self {
+        Self { means, deadline: Instant::now() + DEADLINE }
     }
 
+    /// Gives the JWT, and whether a code was asked for.
     async fn login(
         &mut self,
         secrets: &Secrets,
         totp: Option<&Totp>,
         steps: &Steps,
-    ) -> Result<LoggedIn, Error> {
+        challenged: &impl Fn(),
+    ) -> Result<(SecretString, bool), Error> {
+        let upstream = self.means.upstream;
+        // Its answer tells the time as well, which the code depends on.
+        let mut request_token = Some(self.within(auth::request_token(upstream)).await?);
+        let mut code = None;
         if let Some(totp) = totp {
             // Here rather than between the calls, where the session would grow old.
-            self.wait(steps.wait(totp, self.their_time())).await;
+            let since = Instant::now();
+            code = Some(self.take_code(totp, steps).await);
+            request_token = request_token.filter(|_| since.elapsed() < STALE);
         }
         let Secrets { username, password, user_type, .. } = secrets;
-        let upstream = self.upstream;
-        let answer = self.call(|request_token| {
+        let answer = self.call(request_token, |request_token| {
             auth::login(upstream, request_token, username, password, *user_type)
         });
         let session = match answer.await? {
-            LoginAnswer::Token(jwt) => return Ok(LoggedIn { jwt, second_factor: false }),
+            LoginAnswer::Token(jwt) => return Ok((jwt, false)),
             LoginAnswer::SecondFactor(session) => session,
         };
-        let code = self.code(totp.ok_or(Error::TotpMissing)?, steps).await;
-        let answer =
-            self.call(|request_token| auth::mfa_respond(upstream, request_token, &code, &session));
-        Ok(LoggedIn { jwt: answer.await?, second_factor: true })
+        challenged();
+        let (totp, (step, mut code)) = totp.zip(code).ok_or(Error::TotpMissing)?;
+        if step.is_over(self.their_time()) {
+            code = self.take_code(totp, steps).await.1;
+        }
+        let answer = self.call(None, |request_token| {
+            auth::mfa_respond(upstream, request_token, &code, &session)
+        });
+        Ok((answer.await?, true))
     }
 
-    async fn code(&mut self, totp: &Totp, steps: &Steps) -> SecretString {
+    /// The code of a step that nobody has used, and that nobody else will use.
+    async fn take_code(&mut self, totp: &Totp, steps: &Steps) -> (Step, SecretString) {
         loop {
-            match steps.take(totp, self.their_time()) {
-                Code::Ready(code) => return code,
-                Code::After(wait) => self.wait(wait).await,
+            let step = totp.step(self.their_time());
+            match steps.take(step).await {
+                Ok(()) => return (step, totp.code(step)),
+                Err(used_until) => {
+                    let wait = totp::until(used_until, self.their_time());
+                    self.deadline += wait;
+                    // A clock that is put right meanwhile may leave nothing to wait for.
+                    sleep(wait.max(Duration::from_millis(50))).await;
+                }
             }
         }
     }
 
-    async fn wait(&mut self, wait: Duration) {
-        self.deadline += wait;
-        sleep(wait).await;
-    }
-
     /// Makes a call with a request token of its own; once more if that one is not accepted.
-    async fn call<T, F>(&self, call: impl Fn(RequestToken) -> F) -> Result<T, Error>
+    async fn call<T, F>(
+        &self,
+        request_token: Option<RequestToken>,
+        call: impl Fn(RequestToken) -> F,
+    ) -> Result<T, Error>
     where
         F: Future<Output = Result<Answer<T>, auth::Error>>,
     {
-        match self.call_once(&call).await {
-            Err(Error::Call(auth::Error::RequestToken(_))) => self.call_once(&call).await,
+        match self.call_once(request_token, &call).await {
+            Err(Error::Call(auth::Error::RequestToken(_))) => self.call_once(None, &call).await,
             outcome => outcome,
         }
     }
 
-    async fn call_once<T, F>(&self, call: &impl Fn(RequestToken) -> F) -> Result<T, Error>
+    async fn call_once<T, F>(
+        &self,
+        request_token: Option<RequestToken>,
+        call: &impl Fn(RequestToken) -> F,
+    ) -> Result<T, Error>
     where
         F: Future<Output = Result<Answer<T>, auth::Error>>,
     {
-        let request_token = self.within(auth::request_token(self.upstream)).await?;
+        let request_token = match request_token {
+            Some(request_token) => request_token,
+            None => self.within(auth::request_token(self.means.upstream)).await?,
+        };
         self.within(call(request_token)).await
     }
 
@@ -202,13 +214,13 @@ impl<'a> Attempt<'a> {
     ) -> Result<T, Error> {
         let answer = timeout_at(self.deadline, call).await.map_err(|_| Error::Deadline)??;
         if let Some(date) = answer.date {
-            self.skew.observe(date, self.clock.now());
+            self.means.skew.observe(date, self.means.clock.now());
         }
         Ok(answer.value)
     }
 
     fn their_time(&self) -> jiff::Timestamp {
-        self.skew.theirs(self.clock.now())
+        self.means.skew.theirs(self.means.clock.now())
     }
 }
 
@@ -219,7 +231,7 @@ impl Secrets {
         password: &Secret,
         user_type: UserType,
         totp: Option<&Secret>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, secret::Error> {
         Ok(Self {
             username: username.to_owned(),
             password: password.read()?,
@@ -254,7 +266,7 @@ impl Fingerprint {
 
 impl Error {
     /// What it means for the next login.
-    pub(super) fn meaning(&self) -> Meaning {
+    pub(super) fn failure(&self) -> Failure {
         match self {
             Self::Totp(_)
             | Self::TotpMissing
@@ -262,29 +274,19 @@ impl Error {
                 auth::Error::Refused(_)
                 | auth::Error::Totp(_)
                 | auth::Error::ChallengeUnsupported(_),
-            ) => Meaning::Refused,
-            Self::Call(auth::Error::RequestToken(_)) => Meaning::RequestToken,
-            Self::Call(auth::Error::SessionLimit(_)) => Meaning::SessionLimit,
-            Self::Secret(_) => Meaning::Unread,
+            ) => Failure::Refused,
+            Self::Call(auth::Error::RequestToken(_)) => Failure::RequestToken,
+            Self::Call(auth::Error::SessionLimit(_)) => Failure::Quota,
             Self::Call(auth::Error::Unavailable(_))
             | Self::Deadline
             | Self::Expired
             | Self::NotAToken
-            | Self::TooMany
-            | Self::Panicked => Meaning::Transient,
+            | Self::Panicked => Failure::Transient,
         }
     }
 
     /// How long the API asks us to stay away.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         if let Self::Call(error) = self { error.retry_after() } else { None }
-    }
-
-    /// Whether no answer came in time.
-    pub fn is_timeout(&self) -> bool {
-        if let Self::Call(auth::Error::Unavailable(Unavailable::Upstream(error))) = self {
-            return error.is_timeout();
-        }
-        matches!(self, Self::Deadline)
     }
 }

@@ -1,14 +1,18 @@
 //! Our sessions with the API: one valid token for each identity.
 
+mod api_token;
+mod backoff;
+mod counts;
 mod error;
-mod gate;
 mod keeper;
 mod login;
-mod renewal;
+mod machine;
 mod skew;
 mod slot;
 mod status;
+mod steps;
 mod store;
+mod supervise;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -18,8 +22,6 @@ pub mod totp;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
-use moka::future::Cache;
 use secrecy::SecretString;
 use tokio::{
     runtime::Handle,
@@ -28,64 +30,98 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
+use self::{
+    api_token::ApiToken,
+    keeper::{Keeper, Shared},
+    skew::Skew,
+    store::{Binding, Shelf, Store},
+};
 pub use self::{
     error::Error,
     login::Error as LoginError,
     status::{Counts, CredentialsKind, State, Status},
+    store::OpenError,
     token::Token,
-};
-use self::{
-    keeper::{Keeper, Shared},
-    skew::Skew,
 };
 use crate::{
     amove::auth::{self, Unavailable},
     clock::Clock,
-    config::Identity,
+    config::{self, Credentials, Identity},
     upstream::Upstream,
 };
 
-/// Logins are remembered just long enough that who asks for the same one late finds it.
-const REMEMBERED: Duration = Duration::from_secs(60);
-const MAX_REMEMBERED: u64 = 256;
 /// How long a caller waits for a request token, and how soon it may ask for another.
 const REQUEST_TOKEN_DEADLINE: Duration = Duration::from_secs(10);
 const REQUEST_TOKEN_PAUSE: Duration = Duration::from_secs(1);
 
-/// Our sessions, one for each configured identity and by its position.
+/// Our sessions, one for each configured identity and by its position. Nothing that one of them does
+/// touches another.
 pub struct Sessions {
-    keepers: Vec<Arc<Keeper>>,
+    keepers: Vec<Kept>,
     shared: Arc<Shared>,
 }
 
+/// How an identity is kept signed in.
+enum Kept {
+    /// By logging in.
+    Login(Arc<Keeper>),
+    /// By a configured token.
+    ApiToken(Arc<ApiToken>),
+}
+
 impl Sessions {
-    /// Sessions that are still to be opened. Logins run on `runtime`.
+    /// Sessions that are still to be opened: see [`Sessions::start`]. Logins run on `runtime`.
+    ///
+    /// # Errors
+    ///
+    /// When the store that `config` describes cannot be used at all. One that is away is none.
     pub fn new(
         identities: &[Identity],
+        config: &config::SessionStore,
         upstream: Upstream,
         clock: Clock,
         runtime: Handle,
-    ) -> Arc<Self> {
-        let logins = Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(REMEMBERED).build();
+    ) -> Result<Arc<Self>, OpenError> {
+        let store = Store::open(config)?;
         let shared = Arc::new(Shared {
             upstream,
             clock,
             skew: Skew::default(),
-            logins,
             runtime,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            on_error: config.on_error,
         });
-        let keeper = |(index, identity): (usize, &Identity)| {
-            Arc::new(Keeper::new(index, identity.clone(), Arc::clone(&shared)))
+        let kept = |identity: &Identity| match &identity.credentials {
+            Credentials::Password { .. } => {
+                let shelf = shelf(&store, identity, &shared);
+                Kept::Login(Arc::new(Keeper::new(identity.clone(), shelf, Arc::clone(&shared))))
+            }
+            Credentials::ApiToken(secret) => {
+                let (identity, secret) = (identity.clone(), secret.clone());
+                Kept::ApiToken(Arc::new(ApiToken::new(identity, secret, Arc::clone(&shared))))
+            }
         };
-        let keepers = identities.iter().enumerate().map(keeper).collect();
-        Arc::new(Self { keepers, shared })
+        let keepers = identities.iter().map(kept).collect();
+        Ok(Arc::new(Self { keepers, shared }))
     }
 
-    /// The token in force, if it still serves. Takes no lock and waits for nothing.
+    /// Signs in now and from then on ahead of expiry, in the background.
+    pub fn start(&self) {
+        for keeper in &self.keepers {
+            match keeper {
+                Kept::Login(keeper) => keeper.start(),
+                Kept::ApiToken(keeper) => keeper.start(),
+            }
+        }
+    }
+
+    /// The token in force, if it may be sent. Takes no lock and waits for nothing.
     pub fn current(&self, identity: usize) -> Option<Arc<Token>> {
-        self.keepers.get(identity)?.current()
+        match self.keepers.get(identity)? {
+            Kept::Login(keeper) => keeper.current(),
+            Kept::ApiToken(keeper) => keeper.current(),
+        }
     }
 
     /// The token in force, or that of the one login that everybody waits for.
@@ -94,18 +130,60 @@ impl Sessions {
     ///
     /// The failure of that login, or at once the last one, while it is not to be repeated.
     pub async fn token(&self, identity: usize) -> Result<Arc<Token>, Error> {
-        self.keeper(identity)?.token().await
+        match self.keeper(identity)? {
+            Kept::Login(keeper) => keeper.token().await,
+            Kept::ApiToken(keeper) => keeper.token().await,
+        }
     }
 
-    /// A token newer than `stale`, which the API has refused.
+    /// A token newer than `stale`, which the API has denied.
     ///
-    /// If there is one already, no login is made: a thousand late refusals cause one.
+    /// If there is one already, no login is made: a thousand late denials cause one.
     ///
     /// # Errors
     ///
     /// As [`Sessions::token`]; and always for a configured API token that has not changed.
     pub async fn renew(&self, identity: usize, stale: &Token) -> Result<Arc<Token>, Error> {
-        self.keeper(identity)?.renew(stale).await
+        match self.keeper(identity)? {
+            Kept::Login(keeper) => keeper.renew(stale).await,
+            Kept::ApiToken(keeper) => keeper.renew(stale).await,
+        }
+    }
+
+    /// The API has denied a fresh token as well, or nobody will find out whether a fresh one helps.
+    /// That does not go on for long: a route that denies every token must not cost a login each time.
+    pub fn doubt(&self, identity: usize) {
+        if let Some(Kept::Login(keeper)) = self.keepers.get(identity) {
+            keeper.doubt();
+        }
+    }
+
+    /// Replaces the token in force now, whatever stands in the way: refused credentials are tried
+    /// once more, and a pause is cut short. The old token serves until there is a new one. An API
+    /// token is read again.
+    ///
+    /// # Errors
+    ///
+    /// The failure of that login.
+    pub async fn refresh(&self, identity: usize) -> Result<Arc<Token>, Error> {
+        match self.keeper(identity)? {
+            Kept::Login(keeper) => keeper.refresh().await,
+            Kept::ApiToken(keeper) => keeper.refresh().await,
+        }
+    }
+
+    /// Ends the session in force now: its token is sent no more, and it is logged out as soon as
+    /// nobody uses it. The next one is opened at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ApiToken`]: the session of an API token is not ours to end. [`Error::Store`]: the
+    /// others who share the session cannot be told.
+    pub async fn revoke(&self, identity: usize) -> Result<(), Error> {
+        match self.keeper(identity)? {
+            Kept::Login(keeper) => keeper.revoke().await,
+            Kept::ApiToken(keeper) => Err(keeper.not_ours()),
+        }
     }
 
     /// A fresh request token, for the routes that want one in their body.
@@ -129,73 +207,30 @@ impl Sessions {
 
     /// How each identity stands.
     pub fn status(&self) -> Vec<Status> {
-        self.keepers.iter().map(|keeper| keeper.status()).collect()
+        let status = |keeper: &Kept| match keeper {
+            Kept::Login(keeper) => keeper.status(),
+            Kept::ApiToken(keeper) => keeper.status(),
+        };
+        self.keepers.iter().map(status).collect()
     }
 
-    /// Replaces the token in force now, whatever stands in the way: refused credentials are tried
-    /// once more, and a pause is cut short. The old token serves until there is a new one.
-    ///
-    /// # Errors
-    ///
-    /// The failure of that login.
-    pub async fn refresh(&self, identity: usize) -> Result<Arc<Token>, Error> {
-        let keeper = self.keeper(identity)?;
-        keeper.unlatch();
-        keeper.token().await
-    }
-
-    /// Ends the session in force now: its token is sent no more, and it is logged out as soon as
-    /// nobody uses it. The next one is opened at once.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::ApiToken`]: the session of an API token is not ours to end.
-    pub async fn revoke(&self, identity: usize) -> Result<(), Error> {
-        let keeper = self.keeper(identity)?;
-        keeper.end().await;
-        Ok(())
-    }
-
-    /// Lets refused credentials be tried once more.
-    pub fn unlatch(&self, identity: usize) {
-        if let Some(keeper) = self.keepers.get(identity) {
-            keeper.unlatch();
-        }
-    }
-
-    /// Signs in now and from then on ahead of expiry, in the background.
-    pub fn start(self: &Arc<Self>) {
-        let Shared { runtime, tasks, stop, .. } = &*self.shared;
-        for keeper in &self.keepers {
-            let (name, work) = (Arc::clone(keeper.name()), Arc::clone(keeper));
-            let stopped = stop.clone();
-            let keep = move || renewal::keep(Arc::clone(&work), stopped.clone());
-            tasks.spawn_on(renewal::supervise(runtime.clone(), name, stop.clone(), keep), runtime);
-        }
-    }
-
-    /// Stops renewing and logs out what is ours, within this time.
+    /// Stops renewing, leaves those who share the sessions, and logs out what is ours, within this
+    /// time.
     pub async fn shutdown(&self, within: Duration) {
         self.shared.stop.cancel();
         self.shared.tasks.close();
-        let end = async {
-            self.end_all().await;
-            // A login that was under way has opened one more session.
-            self.shared.tasks.wait().await;
-            self.end_all().await;
-        };
-        if timeout(within, end).await.is_err() {
+        if timeout(within, self.shared.tasks.wait()).await.is_err() {
             warn!(?within, "sessions were not logged out in time");
         }
     }
 
-    async fn end_all(&self) {
-        join_all(self.keepers.iter().map(|keeper| keeper.end())).await;
-    }
-
-    fn keeper(&self, identity: usize) -> Result<&Arc<Keeper>, Error> {
+    fn keeper(&self, identity: usize) -> Result<&Kept, Error> {
         self.keepers.get(identity).ok_or(Error::UnknownIdentity(identity))
     }
+}
+
+fn shelf(store: &Store, identity: &Identity, shared: &Shared) -> Shelf {
+    store.shelf(&Binding, &shared.clock)
 }
 
 impl fmt::Debug for Sessions {

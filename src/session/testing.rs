@@ -22,7 +22,10 @@ use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::JoinHandle, ti
 use super::{Sessions, State, Status, totp::Totp};
 use crate::{
     clock::Clock,
-    config::{self, BaseUrl, Credentials, Http2, Identity, RefreshAhead, UserType, secret::Secret},
+    config::{
+        self, BaseUrl, Credentials, Http2, Identity, RefreshAhead, SessionStore, StoreError,
+        StoreKind, UserType, secret::Secret,
+    },
     upstream::Upstream,
 };
 
@@ -199,6 +202,7 @@ impl Auth {
                 script.logouts.push(jwt);
                 ok(String::new())
             }
+            "userinfo" => ok("{}".to_owned()),
             _ => faulty(&Fault::Status(404)),
         }
     }
@@ -217,7 +221,7 @@ impl Auth {
 
 impl Script {
     fn spend(&mut self, call: &str, fields: &Value) -> bool {
-        if call == "request_token" {
+        if call == "request_token" || call == "userinfo" {
             return true;
         }
         let fresh = self.unspent.remove(fields["requestToken"].as_str().unwrap_or_default());
@@ -288,7 +292,12 @@ impl World {
         let clock = Clock::following(Timestamp::from_second(1_800_000_000).expect("a time"));
         let (auth, port) = Auth::start(clock.clone()).await;
         let upstream = Upstream::new(&upstream(port), 1).expect("an upstream");
-        let sessions = Sessions::new(&[identity], upstream, clock.clone(), Handle::current());
+        let store = SessionStore { kind: StoreKind::Memory, on_error: StoreError::Local };
+        let sessions =
+            Sessions::new(&[identity], &store, upstream, clock.clone(), Handle::current())
+                .expect("a store");
+        // Nothing runs before the test waits for the first time.
+        sessions.start();
         Self { auth, sessions, clock, _still: still }
     }
 
@@ -320,7 +329,7 @@ impl World {
 
     /// Waits until no login is under way.
     pub(super) async fn settle(&self) {
-        for _ in 0..20 {
+        for _ in 0..100 {
             tokio::task::yield_now().await;
         }
         until(|| !matches!(self.status().state, State::LoggingIn | State::Renewing)).await;

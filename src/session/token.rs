@@ -1,6 +1,10 @@
 //! The proof of a session: what it is sent as, and how long it serves.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::atomic::{AtomicI64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use http::HeaderValue;
 use jiff::{SignedDuration, Timestamp};
@@ -8,7 +12,7 @@ use jsonwebtoken::dangerous::insecure_decode_claims;
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use serde::Deserialize;
 
-use super::{login, skew::Skew};
+use super::{login, store::Stored};
 use crate::config::{Identity, RefreshAhead};
 
 /// A token is not handed out in its last second: it has a way to go.
@@ -25,67 +29,81 @@ pub struct Token {
     generation: u64,
     issued: Timestamp,
     expires: Option<Timestamp>,
-    serves_until: Timestamp,
-    renew_at: Timestamp,
+    service: Service,
     second_factor: bool,
+    /// Callers wait for another one until this time (in Unix milliseconds) rather than use it.
+    suspect_until: AtomicI64,
 }
 
-/// How a token came about.
-pub(super) struct Origin {
-    /// Counts the tokens of an identity.
-    pub(super) generation: u64,
-    /// When, by our clock.
-    pub(super) issued: Timestamp,
-    /// Whether a TOTP code was asked for.
-    pub(super) second_factor: bool,
+/// How long a token serves, and when it is replaced, by our clock.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Service {
+    pub(super) until: Timestamp,
+    pub(super) renew_at: Timestamp,
+}
+
+impl Service {
+    /// Of a session that a login has opened; `None` if it had expired when it came. `chance` is a
+    /// random share, which spreads renewals.
+    pub(super) fn of(session: &Stored, identity: &Identity, chance: f64) -> Option<Self> {
+        let end = session.expires.unwrap_or_else(|| later(session.issued, identity.max_age));
+        let lifetime = end.duration_since(session.issued);
+        if !lifetime.is_positive() {
+            return None;
+        }
+        let service = service(lifetime.unsigned_abs(), identity.refresh_ahead, chance);
+        let until = end.checked_sub(MARGIN.min(lifetime / 10)).unwrap_or(end);
+        Some(Self { until, renew_at: later(session.issued, service) })
+    }
 }
 
 impl Token {
-    /// A token that a login has brought. `jitter` is a random share.
-    pub(super) fn from_login(
-        jwt: SecretString,
-        origin: Origin,
-        identity: &Identity,
-        skew: &Skew,
-        jitter: f64,
+    /// The token of a session that a login has opened.
+    ///
+    /// # Errors
+    ///
+    /// [`login::Error::NotAToken`].
+    pub(super) fn of_session(
+        session: &Stored,
+        generation: u64,
+        service: Service,
     ) -> Result<Self, login::Error> {
-        let expires = expiry(&jwt).map(|expires| skew.ours(expires));
-        let end = expires.unwrap_or_else(|| later(origin.issued, identity.max_age));
-        let lifetime = end.duration_since(origin.issued);
-        if !lifetime.is_positive() {
-            return Err(login::Error::Expired);
-        }
-        let service = service(lifetime.unsigned_abs(), identity.refresh_ahead, jitter);
-        let renew_at = later(origin.issued, service);
-        let serves_until = end.checked_sub(MARGIN.min(lifetime / 10)).unwrap_or(end);
-        Self::new(jwt, origin, expires, serves_until, renew_at)
+        let Stored { issued, expires, second_factor, .. } = *session;
+        Self::new(session.jwt.clone(), generation, issued, expires, service, second_factor)
     }
 
     /// A token from the configuration: it cannot be renewed.
+    ///
+    /// # Errors
+    ///
+    /// [`login::Error::Expired`] and [`login::Error::NotAToken`].
     pub(super) fn from_configuration(
         jwt: SecretString,
-        origin: Origin,
+        generation: u64,
+        issued: Timestamp,
     ) -> Result<Self, login::Error> {
         let expires = expiry(&jwt);
-        if expires.is_some_and(|expires| expires <= origin.issued) {
+        if expires.is_some_and(|expires| expires <= issued) {
             return Err(login::Error::Expired);
         }
-        let end = expires.unwrap_or(Timestamp::MAX);
-        Self::new(jwt, origin, expires, end, end)
+        let until = expires.unwrap_or(Timestamp::MAX);
+        let service = Service { until, renew_at: until };
+        Self::new(jwt, generation, issued, expires, service, false)
     }
 
     fn new(
         jwt: SecretString,
-        origin: Origin,
+        generation: u64,
+        issued: Timestamp,
         expires: Option<Timestamp>,
-        serves_until: Timestamp,
-        renew_at: Timestamp,
+        service: Service,
+        second_factor: bool,
     ) -> Result<Self, login::Error> {
         let bearer = Zeroizing::new(format!("Bearer {}", jwt.expose_secret()));
         let mut bearer = HeaderValue::from_str(&bearer).map_err(|_| login::Error::NotAToken)?;
         bearer.set_sensitive(true);
-        let Origin { generation, issued, second_factor } = origin;
-        Ok(Self { bearer, jwt, generation, issued, expires, serves_until, renew_at, second_factor })
+        let suspect_until = AtomicI64::new(i64::MIN);
+        Ok(Self { bearer, jwt, generation, issued, expires, service, second_factor, suspect_until })
     }
 
     /// The value of `Authorization`, ready to be cloned.
@@ -120,12 +138,27 @@ impl Token {
 
     /// Whether it may be sent.
     pub(super) fn serves(&self, now: Timestamp) -> bool {
-        now < self.serves_until
+        now < self.service.until
     }
 
-    /// When it should be replaced.
+    /// Whether callers should use it rather than wait for another one.
+    pub(super) fn is_trusted(&self, now: Timestamp) -> bool {
+        now.as_millisecond() >= self.suspect_until.load(Relaxed)
+    }
+
+    /// It seems to be dead, and another one is being fetched: callers wait for that until then.
+    pub(super) fn suspect(&self, until: Timestamp) {
+        self.suspect_until.store(until.as_millisecond(), Relaxed);
+    }
+
+    /// There will be no other one for now.
+    pub(super) fn trust(&self) {
+        self.suspect_until.store(i64::MIN, Relaxed);
+    }
+
+    /// When it will be replaced.
     pub(super) fn renew_at(&self) -> Timestamp {
-        self.renew_at
+        self.service.renew_at
     }
 }
 
@@ -140,7 +173,7 @@ impl fmt::Debug for Token {
 }
 
 /// The `exp` of a JWT, by the clock of whoever issued it. An encrypted one has none to read.
-fn expiry(jwt: &SecretString) -> Option<Timestamp> {
+pub(super) fn expiry(jwt: &SecretString) -> Option<Timestamp> {
     #[derive(Deserialize)]
     struct Claims {
         exp: f64,

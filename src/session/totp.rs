@@ -1,10 +1,6 @@
-//! The second factor: codes of RFC 6238, and never the same step twice.
+//! The second factor: the codes of RFC 6238.
 
-use std::{
-    fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
@@ -43,20 +39,13 @@ pub enum Error {
     },
 }
 
-/// A code, or the time until there is a new one.
-#[derive(Debug)]
-pub enum Code {
-    /// Use it now, and only now.
-    Ready(SecretString),
-    /// The code of this step has been used: ask again after this time.
-    After(Duration),
-}
-
-/// Remembers which steps have been used.
-#[derive(Debug, Default)]
-pub struct Steps {
-    /// The end of the last one used, in Unix time.
-    used_until: Mutex<u64>,
+/// One step of time: a code belongs to it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Step {
+    /// When it ends, in Unix time.
+    pub end: u64,
+    /// How long it lasts, in seconds.
+    pub period: u64,
 }
 
 impl Totp {
@@ -116,42 +105,33 @@ impl Totp {
         self.0.check(code, seconds(now)).is_some()
     }
 
-    fn code(&self, time: u64) -> SecretString {
+    /// The step that it is `now`, by the clock of whoever checks the code.
+    pub fn step(&self, now: Timestamp) -> Step {
+        Step { end: self.0.next_step(seconds(now)), period: self.0.step() }
+    }
+
+    /// The code of `step`.
+    pub fn code(&self, step: Step) -> SecretString {
+        self.code_at(step.end.saturating_sub(step.period))
+    }
+
+    fn code_at(&self, time: u64) -> SecretString {
         SecretString::from(self.0.generate(time).to_string())
     }
 }
 
-impl Steps {
-    /// How long to wait until there is a code that has not been used.
-    pub fn wait(&self, totp: &Totp, now: Timestamp) -> Duration {
-        wait(*self.lock(), totp, now)
-    }
-
-    /// The code of the step that it is `now`, unless that step has been used.
-    pub fn take(&self, totp: &Totp, now: Timestamp) -> Code {
-        let mut used_until = self.lock();
-        let wait = wait(*used_until, totp, now);
-        if !wait.is_zero() {
-            return Code::After(wait);
-        }
-        *used_until = totp.0.next_step(seconds(now));
-        Code::Ready(totp.code(seconds(now)))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, u64> {
-        self.used_until.lock().unwrap_or_else(PoisonError::into_inner)
+impl Step {
+    /// Whether it is over.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        seconds(now) >= self.end
     }
 }
 
-fn wait(used_until: u64, totp: &Totp, now: Timestamp) -> Duration {
-    let (end, period) = (totp.0.next_step(seconds(now)), totp.0.step());
-    // Used steps further ahead were counted by a clock that has since been put right.
-    let used = used_until > end - period && used_until <= end + period;
-    let until = i64::try_from(used_until).ok().and_then(|until| Timestamp::from_second(until).ok());
-    match until {
-        Some(until) if used => until.duration_since(now).unsigned_abs(),
-        _ => Duration::ZERO,
-    }
+/// How long it is until `time`, in Unix time.
+pub fn until(time: u64, now: Timestamp) -> Duration {
+    let time = i64::try_from(time).ok().and_then(|time| Timestamp::from_second(time).ok());
+    let rest = time.map(|time| time.duration_since(now)).filter(|rest| rest.is_positive());
+    rest.map_or(Duration::ZERO, |rest| rest.unsigned_abs())
 }
 
 fn seconds(now: Timestamp) -> u64 {
@@ -203,7 +183,7 @@ mod tests {
     #[track_caller]
     fn check(text: &str, time: u64, expected: &str) {
         let totp = totp(text).expect("a secret");
-        assert_eq!(totp.code(time).expose_secret(), expected, "{text} at {time}");
+        assert_eq!(totp.code_at(time).expose_secret(), expected, "{text} at {time}");
     }
 
     #[test]
@@ -268,39 +248,16 @@ mod tests {
     }
 
     #[test]
-    fn no_step_is_used_twice() {
-        let (totp, steps) = (totp(SHA1).expect("a secret"), Steps::default());
+    fn a_step_has_one_code_from_its_beginning_to_its_end() {
+        let totp = totp(SHA1).expect("a secret");
 
-        let first = steps.take(&totp, at(61));
-        let again = steps.take(&totp, at(62));
-        let still = steps.take(&totp, at(89));
-        let next = steps.take(&totp, at(90));
+        let steps = [60, 61, 89].map(|time| totp.step(at(time)));
 
-        assert!(matches!(first, Code::Ready(_)));
-        assert!(matches!(again, Code::After(wait) if wait == Duration::from_secs(28)), "{again:?}");
-        assert!(matches!(still, Code::After(wait) if wait == Duration::from_secs(1)), "{still:?}");
-        assert!(matches!(next, Code::Ready(_)));
-    }
-
-    #[test]
-    fn a_clock_that_slips_back_by_a_step_brings_no_code_back() {
-        let (totp, steps) = (totp(SHA1).expect("a secret"), Steps::default());
-        assert!(matches!(steps.take(&totp, at(90)), Code::Ready(_)));
-
-        let before = steps.take(&totp, at(89));
-
-        assert!(
-            matches!(before, Code::After(wait) if wait == Duration::from_secs(31)),
-            "{before:?}"
-        );
-    }
-
-    #[test]
-    fn a_clock_that_was_put_right_locks_nobody_out() {
-        let (totp, steps) = (totp(SHA1).expect("a secret"), Steps::default());
-        assert!(matches!(steps.take(&totp, at(90_000)), Code::Ready(_)));
-
-        assert!(matches!(steps.take(&totp, at(3_000)), Code::Ready(_)));
+        assert!(steps.iter().all(|step| *step == Step { end: 90, period: 30 }), "{steps:?}");
+        assert_eq!(totp.code(steps[0]).expose_secret(), totp.code_at(75).expose_secret());
+        assert!(!steps[0].is_over(at(89)) && steps[0].is_over(at(90)));
+        assert_eq!(until(90, at(61)), Duration::from_secs(29));
+        assert_eq!(until(90, at(91)), Duration::ZERO);
     }
 
     #[test]

@@ -5,55 +5,57 @@ use std::{sync::Arc, time::Duration};
 use tokio::{select, time::sleep};
 use tracing::{info, warn};
 
-use super::{Keeper, Shared};
-use crate::{
-    config::Credentials,
-    session::{Token, error::sentence, login},
-};
+use super::Keeper;
+use crate::session::{error::sentence, login, machine::Ending};
 
-/// Requests that were signed with the old token just before have arrived by then.
-const GRACE: Duration = Duration::from_secs(30);
+/// A logout that fails is tried so often, after pauses that grow fourfold.
+const TRIES: u32 = 4;
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
 
 impl Keeper {
-    /// Ends the session in force.
-    pub(in crate::session) async fn end(&self) {
-        if self.may_log_out()
-            && let Some(token) = self.slot.take()
-        {
-            self.log_out(&token).await;
-        }
-    }
-
-    /// Ends a session that has been replaced, a little later: requests may still carry its token.
-    pub(super) fn retire(self: &Arc<Self>, token: Arc<Token>) {
-        if !self.may_log_out() {
-            return;
-        }
+    /// Ends a session `after` a while, in the background; at once when the gateway shuts down.
+    pub(super) fn log_out_later(self: &Arc<Self>, session: Ending, after: Duration) {
         let keeper = Arc::clone(self);
         let later = async move {
-            select! {
-                () = sleep(GRACE) => {}
-                () = keeper.shared.stop.cancelled() => {}
+            keeper.pause_unless_stopped(after).await;
+            let mut pause = FIRST_PAUSE;
+            for tries_left in (0..TRIES).rev() {
+                if keeper.log_out(&session).await || tries_left == 0 || keeper.is_stopped() {
+                    break;
+                }
+                keeper.pause_unless_stopped(pause).await;
+                pause *= 4;
             }
-            keeper.log_out(&token).await;
         };
         self.shared.tasks.spawn_on(later, &self.shared.runtime);
     }
 
-    async fn log_out(&self, token: &Token) {
-        let Shared { upstream, clock, skew, .. } = &*self.shared;
-        let (identity, generation) = (&self.identity.name, token.generation());
-        match login::logout(upstream, token.jwt(), clock, skew).await {
-            Ok(()) => info!(%identity, generation, "logged out"),
+    /// Ends a session now; whether it has ended.
+    pub(super) async fn log_out(&self, session: &Ending) -> bool {
+        let (identity, session_id) = (&self.identity.name, session.id);
+        match login::logout(&self.shared.means(), &session.jwt).await {
+            Ok(()) => {
+                info!(%identity, session = %session_id, "logged out");
+                self.counters.logouts_ok.add();
+                true
+            }
             Err(error) => {
-                warn!(%identity, generation, reason = sentence(&error), "logout failed");
+                let reason = sentence(&error);
+                warn!(%identity, session = %session_id, reason, "logout failed");
+                self.counters.logouts_failed.add();
+                false
             }
         }
     }
 
-    /// An API token's session is not ours to end.
-    fn may_log_out(&self) -> bool {
-        let ours = matches!(self.identity.credentials, Credentials::Password { .. });
-        ours && self.identity.logout_on_shutdown
+    async fn pause_unless_stopped(&self, pause: Duration) {
+        select! {
+            () = sleep(pause) => {}
+            () = self.shared.stop.cancelled() => {}
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.shared.stop.is_cancelled()
     }
 }
