@@ -18,9 +18,18 @@ use crate::{
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// Reads a number that comes and goes.
+type Gauge = fn(&session::Status) -> Option<i64>;
+
+/// Reads a number that only grows.
+type Count = fn(&Counts) -> u64;
+
+/// One way to end, and how many ended that way.
+type Outcome = (&'static str, Count);
+
 /// What there is one number of for each identity; none if it does not apply.
 #[rustfmt::skip] // a table reads in columns
-const GAUGES: [(&str, &str, fn(&session::Status) -> Option<i64>); 6] = [
+const GAUGES: [(&str, &str, Gauge); 6] = [
     ("amove_gateway_session_serving",                       "Whether there is a token that may be sent.",                                   |it| Some(it.serving.into())),
     ("amove_gateway_session_generation",                    "How many tokens there have been.",                                             |it| i64::try_from(it.generation).ok()),
     ("amove_gateway_session_expires_timestamp_seconds",     "When the token in force expires; absent if there is none or it does not say.", |it| Some(it.expires?.as_second())),
@@ -28,9 +37,6 @@ const GAUGES: [(&str, &str, fn(&session::Status) -> Option<i64>); 6] = [
     ("amove_gateway_session_store_up",                      "Whether the session store can be used.",                                       |it| Some(it.store_error.is_none().into())),
     ("amove_gateway_session_keeper_seen_timestamp_seconds", "When the task that keeps the identity signed in was last at work.",            |it| Some(it.keeper_seen.as_second())),
 ];
-
-/// Reads a number that only grows.
-type Count = fn(&Counts) -> u64;
 
 /// What is counted for each identity.
 #[rustfmt::skip] // a table reads in columns
@@ -43,7 +49,7 @@ const COUNTERS: [(&str, &str, Count); 4] = [
 
 /// What is counted for each identity, by how it ended.
 #[rustfmt::skip] // a table reads in columns
-const OUTCOMES: [(&str, &str, &[(&str, Count)]); 2] = [
+const OUTCOMES: [(&str, &str, &[Outcome]); 2] = [
     ("amove_gateway_session_logins",  "Logins that were tried.", &[
         ("ok",      |it| it.logins_ok),
         ("refused", |it| it.logins_refused),

@@ -1,6 +1,11 @@
 //! Asks a running gateway something, at its admin listener.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use clap::Args;
@@ -9,11 +14,14 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{Exit, Failure, Global, runtime};
-use crate::config::{Config, Listen, secret::Secret};
+use crate::{
+    admin::Report,
+    config::{Config, Listen, secret::Secret},
+};
 
 /// Whoever takes longer to answer a question is not well.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -49,7 +57,7 @@ pub(super) struct Reply {
     pub(super) body: Bytes,
 }
 
-/// What an operator is told by a problem; a gateway that is not ours may tell less.
+/// What a problem tells an operator.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Told {
@@ -66,7 +74,7 @@ impl Place {
             Some(address) => (address.clone(), None),
             None => {
                 let config = load(global)?;
-                let address = reachable(config.server.admin_listen, "server.admin_listen")?;
+                let address = reachable(config.server.admin_listen, "no server.admin_listen")?;
                 (address, config.server.admin_token)
             }
         };
@@ -89,13 +97,13 @@ pub(super) fn load(global: &Global) -> Result<Config, Failure> {
 /// Where `listen` is reached from here: who listens everywhere listens on loopback too.
 pub(super) fn reachable(listen: Option<Listen>, setting: &str) -> Result<String, Failure> {
     let Some(Listen::Tcp(mut address)) = listen else {
-        let message = format!("{setting} is not a TCP address to ask; give one with --address");
+        let message = format!("{setting} is a TCP address to ask; give one with --address");
         return Err(Failure::new(Exit::Config, message));
     };
-    if address.ip().is_unspecified() {
-        let loopback: [std::net::IpAddr; 2] =
-            [std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()];
-        address.set_ip(loopback[usize::from(address.is_ipv6())]);
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
     }
     Ok(address.to_string())
 }
@@ -132,11 +140,11 @@ impl Gateway {
             let message = "the address or the admin token has letters that HTTP does not know";
             Failure::new(Exit::Usage, message)
         })?;
-        let exchange = async {
+        let asking = async {
             let stream = timeout(PATIENCE, TcpStream::connect(&self.address)).await??;
             timeout(patience, exchange(stream, request)).await?
         };
-        runtime()?.block_on(exchange).map_err(|error| self.unreachable(&error))
+        runtime()?.block_on(asking).map_err(|error| self.unreachable(&error))
     }
 
     fn unreachable(&self, error: &io::Error) -> Failure {
@@ -148,28 +156,62 @@ impl Gateway {
         Failure::new(Exit::Unreachable, message)
     }
 
-    /// What a reply other than 200 means.
-    pub(super) fn refused(&self, reply: &Reply) -> Failure {
-        let (address, status) = (&self.address, reply.status.as_u16());
-        let told: Option<Told> = serde_json::from_slice(&reply.body).ok();
-        let sentence = match told {
-            Some(Told { reason: Some(reason), .. }) => reason,
-            Some(Told { detail, .. }) => detail,
-            None => String::from_utf8_lossy(&reply.body).trim().to_owned(),
-        };
-        let said = format!("the gateway at {address} answers {status}: {}", printable(&sentence));
-        let is_refused =
-            |kind: &str| kind.trim_start_matches("urn:amove-gateway:problem:") == "upstream-auth";
-        match reply.status {
-            StatusCode::UNAUTHORIZED => {
-                let advice = "Give the file with its admin token: --admin-token-file FILE";
-                Failure::new(Exit::Other, format!("{said}\n{advice}"))
-            }
-            StatusCode::BAD_GATEWAY if is_refused(&kind_of(&reply.body)) => {
-                let advice = "Correct the credentials; then `token refresh` tries them once more.";
-                Failure::new(Exit::Refused, format!("{said}\n{advice}"))
-            }
-            _ => Failure::new(Exit::Other, said),
-        }
+    /// How it stands, all in all.
+    pub(super) fn report(&self) -> Result<Report, Failure> {
+        self.read(&self.get("/-/status.json")?)
     }
+
+    /// What an answer means that is not 200.
+    fn refused(&self, reply: &Reply) -> Failure {
+        let told: Told = serde_json::from_slice(&reply.body).unwrap_or_else(|_| Told {
+            detail: String::from_utf8_lossy(&reply.body).into_owned(),
+            ..Told::default()
+        });
+        let sentence = told.reason.unwrap_or(told.detail);
+        let (address, status) = (&self.address, reply.status.as_u16());
+        let said = format!("the gateway at {address} answers {status}: {}", printable(&sentence));
+        if reply.status == StatusCode::UNAUTHORIZED {
+            let advice = "Name the file with its admin token: --admin-token-file FILE";
+            return Failure::new(Exit::Other, format!("{said}\n{advice}"));
+        }
+        if told.kind.ends_with(":upstream-auth") {
+            let advice = "Correct the credentials; `token refresh` tries them once more.";
+            return Failure::new(Exit::Refused, format!("{said}\n{advice}"));
+        }
+        Failure::new(Exit::Other, said)
+    }
+
+    /// What is told by an answer that must be JSON of this form.
+    pub(super) fn read<T: DeserializeOwned>(&self, reply: &Reply) -> Result<T, Failure> {
+        if reply.status != StatusCode::OK {
+            return Err(self.refused(reply));
+        }
+        serde_json::from_slice(&reply.body).map_err(|error| {
+            let what = format!("what answers at {} is no gateway of this version", self.address);
+            Failure::caused(Exit::Other, &what, &error)
+        })
+    }
+}
+
+async fn exchange(stream: TcpStream, request: Request<Empty<Bytes>>) -> io::Result<Reply> {
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let answer = async {
+        let answer = sender.send_request(request).await.map_err(io::Error::other)?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), ANSWER).collect().await;
+        Ok(Reply { status, body: body.map_err(io::Error::other)?.to_bytes() })
+    };
+    // The connection moves while the answer is waited for, and ends with it.
+    tokio::pin!(answer);
+    tokio::select! {
+        biased;
+        answer = &mut answer => answer,
+        _ = connection => answer.await,
+    }
+}
+
+/// The same text, on one line and without what a terminal would obey.
+pub(super) fn printable(text: &str) -> String {
+    text.trim().replace(char::is_control, " ")
 }
