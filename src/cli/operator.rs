@@ -169,7 +169,11 @@ impl Gateway {
         });
         let sentence = told.reason.unwrap_or(told.detail);
         let (address, status) = (&self.address, reply.status.as_u16());
-        let said = format!("the gateway at {address} answers {status}: {}", printable(&sentence));
+        let sentence = match printable(&sentence) {
+            empty if empty.is_empty() => "is that its admin listener?".to_owned(),
+            sentence => sentence,
+        };
+        let said = format!("the gateway at {address} answers {status}: {sentence}");
         if reply.status == StatusCode::UNAUTHORIZED {
             let advice = "Name the file with its admin token: --admin-token-file FILE";
             return Failure::new(Exit::Other, format!("{said}\n{advice}"));

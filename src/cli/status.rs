@@ -43,7 +43,7 @@ fn gateway(report: &Report, colour: bool) -> String {
     };
     let mut text = String::new();
     line(&mut text, "gateway", &format!("version {}, up {up}", report.version));
-    line(&mut text, "started", &report.started.to_string());
+    line(&mut text, "started", &format!("{:.0}", report.started));
     line(&mut text, "listening", &report.listening.join(", "));
     line(&mut text, "ready", &ready);
     if report.audit.lost > 0 {
