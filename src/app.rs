@@ -93,6 +93,7 @@ impl App {
         let status = Arc::new(admin::Status {
             sessions: Arc::clone(&sessions),
             trail: Arc::clone(&trail),
+            clock: clock.clone(),
             draining: draining.clone(),
             started: clock.now(),
             listening: server.addresses().iter().map(Listen::to_string).collect(),
@@ -154,7 +155,9 @@ async fn listener(address: &Listen) -> Result<TcpListener, BindError> {
 
 /// What operators can look at, and where.
 fn desks_of(config: &Config) -> Result<Vec<(Listen, admin::Scope)>, secret::Error> {
-    let token = config.server.admin_token.as_ref().map(secret::Secret::read).transpose()?;
+    let token = &config.server.admin_token;
+    // Read again for each request; here it only has to be there.
+    token.as_ref().map(secret::Secret::read).transpose()?;
     let admin = config.server.admin_listen.iter().cloned();
     let health = config.server.health_listen.iter().cloned();
     let admin = admin.map(|listen| (listen, admin::Scope::All(token.clone())));

@@ -16,12 +16,14 @@ use process_support::{
 
 mod process_support;
 
-const VERBS: [&str; 10] = [
+const VERBS: [&str; 12] = [
     "run",
     "sandbox",
     "emulator",
     "check",
     "login",
+    "status",
+    "token",
     "routes",
     "config",
     "healthcheck",

@@ -20,10 +20,13 @@ mod config;
 mod emulator;
 mod healthcheck;
 mod login;
+mod operator;
 mod routes;
 mod run;
 mod sandbox;
 mod shell;
+mod status;
+mod token;
 
 /// The one door through which a company's internal services reach the Amove API.
 ///
@@ -93,6 +96,11 @@ enum Verb {
     Check(check::Arguments),
     /// Log in once and tell how it went; never shows the token
     Login(login::Arguments),
+    /// How a running gateway stands, on one screen
+    Status(status::Arguments),
+    /// The session tokens of a running gateway: show, replace or revoke them
+    #[command(subcommand)]
+    Token(token::Verb),
     /// The routes of the Amove API
     #[command(subcommand)]
     Routes(routes::Verb),
@@ -185,6 +193,8 @@ fn run(verb: Verb, global: &Global) -> Result<(), Failure> {
         Verb::Emulator(arguments) => emulator::run(&arguments, global),
         Verb::Check(arguments) => check::run(&arguments, global),
         Verb::Login(arguments) => login::run(&arguments, global),
+        Verb::Status(arguments) => status::run(&arguments, global),
+        Verb::Token(verb) => token::run(&verb, global),
         Verb::Routes(verb) => routes::run(&verb, global),
         Verb::Config(verb) => config::run(&verb, global),
         Verb::Healthcheck(arguments) => healthcheck::run(&arguments, global),

@@ -200,7 +200,9 @@ async fn everything_said(gateway: &TestGateway, key: &str) -> Vec<Reply> {
         gateway.amove.inject(fault);
         replies.push(gateway.get_with(USERINFO, &key).await);
     }
-    for path in ["/readyz?verbose", "/healthz?verbose", "/-/status.json", "/livez", "/nothing"] {
+    for path in
+        ["/readyz?verbose", "/healthz?verbose", "/-/status.json", "/metrics", "/livez", "/nothing"]
+    {
         replies.push(gateway.ask_operator(path).await);
     }
     replies

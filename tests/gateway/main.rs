@@ -1,6 +1,7 @@
 //! Does the assembled gateway behave? Real sockets, an emulated Amove behind, one process.
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
+mod admin;
 mod callers;
 mod errors;
 mod hygiene;

@@ -261,7 +261,7 @@ pub(crate) async fn call(
 
 /// A request for `target` without a body.
 pub(crate) fn request(method: &str, target: &str) -> Request<Full<Bytes>> {
-    let request = Request::builder().method(method).uri(target).header("host", "gateway.test");
+    let request = Request::builder().method(method).uri(target).header("host", "localhost");
     request.body(Full::default()).expect("a request")
 }
 

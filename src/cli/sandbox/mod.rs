@@ -179,7 +179,8 @@ fn screen(config: &Config, emulator: &Emulator, ports: &Ports, arguments: &Argum
          An error of Amove, told the standard way:\n\n    \
            curl -i 'http://{gateway}/api/v1/sync/get?id=nobody'\n\n  \
          Watch a token being replaced every {:.0?}; end all sessions, and nobody notices:\n\n    \
-           curl -X POST {api}/_emulator/revoke_sessions\n\n  \
+           curl -X POST {api}/_emulator/revoke_sessions\n    \
+           amove-gateway token status --address {admin}\n\n  \
          Ctrl-C ends it.\n\n",
         arguments.token_ttl.mul_f64(0.8),
     )

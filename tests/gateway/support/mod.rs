@@ -81,10 +81,25 @@ impl TestGateway {
         }
     }
 
+    /// Where operators reach it, and then probes.
+    pub(crate) fn admin_addresses(&self) -> &[SocketAddr] {
+        self.app.admin_addresses()
+    }
+
     /// What operators are answered.
     pub(crate) async fn ask_operator(&self, path: &str) -> Reply {
-        let admin = *self.app.admin_addresses().first().expect("an admin listener");
-        Http1::to(admin).await.call(request("GET", path, &[], "")).await
+        self.operate(request("GET", path, &[], "")).await
+    }
+
+    /// What operators are answered to an order.
+    pub(crate) async fn order(&self, path: &str) -> Reply {
+        self.operate(request("POST", path, &[], "")).await
+    }
+
+    /// What operators are answered to any request.
+    pub(crate) async fn operate(&self, request: Request<Full<Bytes>>) -> Reply {
+        let admin = *self.admin_addresses().first().expect("an admin listener");
+        Http1::to(admin).await.call(request).await
     }
 
     /// Calls `path`.
@@ -299,7 +314,8 @@ impl Reply {
 pub(crate) struct Http1(http1::SendRequest<Full<Bytes>>, SocketAddr);
 
 impl Http1 {
-    async fn to(address: SocketAddr) -> Self {
+    /// Opens one.
+    pub(crate) async fn to(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("a connection");
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.expect("a handshake");

@@ -1,0 +1,145 @@
+//! What operators may know of the gateway at the moment they ask.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    audit::Trail,
+    clock::Clock,
+    session::{self, Sessions, State},
+};
+
+/// Where everything that operators may know is found.
+#[derive(Debug)]
+pub struct Status {
+    /// What signs us in.
+    pub sessions: Arc<Sessions>,
+    /// What has happened.
+    pub trail: Arc<Trail>,
+    /// What time it is.
+    pub clock: Clock,
+    /// Cancelled when the gateway begins to drain.
+    pub draining: CancellationToken,
+    /// When the gateway started.
+    pub started: Timestamp,
+    /// Where callers reach it.
+    pub listening: Vec<String>,
+}
+
+/// All of it at one moment. Holds no secret.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Report {
+    /// Which gateway it is.
+    pub version: String,
+    /// The moment, by the gateway's clock.
+    pub now: Timestamp,
+    /// When the gateway started.
+    pub started: Timestamp,
+    /// Where callers reach it.
+    pub listening: Vec<String>,
+    /// Whether a call would be served.
+    pub ready: bool,
+    /// Why it would not be, in a few words.
+    pub reason: Option<String>,
+    /// Whether the gateway is about to end.
+    pub draining: bool,
+    /// How each identity stands; the default one comes first.
+    pub identities: Vec<session::Status>,
+    /// How the audit log fares.
+    pub audit: Audit,
+}
+
+/// How the audit log fares.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Audit {
+    /// Records that could not be written.
+    pub lost: u64,
+}
+
+impl Status {
+    /// How things stand now.
+    pub fn report(&self) -> Report {
+        let identities = self.sessions.status();
+        let draining = self.draining.is_cancelled();
+        let readiness = readiness(draining, &identities);
+        Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            now: self.clock.now(),
+            started: self.started,
+            listening: self.listening.clone(),
+            ready: readiness.is_ok(),
+            reason: readiness.err().map(str::to_owned),
+            draining,
+            identities,
+            audit: Audit { lost: self.trail.lost() },
+        }
+    }
+}
+
+/// Whether a call would be served: one identity at least has a token. If not, why: first what
+/// only people can change, then what takes longest.
+fn readiness(draining: bool, identities: &[session::Status]) -> Result<(), &'static str> {
+    if draining {
+        return Err("draining");
+    }
+    if identities.iter().any(|identity| identity.serving) {
+        return Ok(());
+    }
+    let reasons = [
+        (State::Latched, "credentials refused"),
+        (State::Quota, "session limit reached"),
+        (State::BackingOff, "Amove's login is unavailable"),
+    ];
+    let holds = |state: State| identities.iter().any(|identity| identity.state == state);
+    let reason = reasons.into_iter().find(|(state, _)| holds(*state));
+    Err(reason.map_or("no session with Amove", |(_, reason)| reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{Counts, CredentialsKind};
+
+    fn identity(state: State, serving: bool) -> session::Status {
+        session::Status {
+            name: "main".into(),
+            credentials: CredentialsKind::Password,
+            state,
+            serving,
+            generation: 0,
+            issued: None,
+            expires: None,
+            renews: None,
+            second_factor: None,
+            failure: None,
+            retries: None,
+            members: 0,
+            store_error: None,
+            counts: Counts::default(),
+            keeper_seen: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn each_way_of_not_being_ready_has_a_reason_of_its_own() {
+        let check = |states: &[(State, bool)], expected: Result<(), &str>| {
+            let identities: Vec<_> =
+                states.iter().map(|(state, serving)| identity(*state, *serving)).collect();
+            assert_eq!(readiness(false, &identities), expected, "{states:?}");
+        };
+
+        check(&[(State::Valid, true)], Ok(()));
+        check(&[(State::Latched, false), (State::BackingOff, true)], Ok(()));
+        check(&[(State::Latched, false)], Err("credentials refused"));
+        check(&[(State::Quota, false)], Err("session limit reached"));
+        check(&[(State::BackingOff, false)], Err("Amove's login is unavailable"));
+        check(&[(State::BackingOff, false), (State::Latched, false)], Err("credentials refused"));
+        for state in [State::None, State::LoggingIn, State::Challenged] {
+            check(&[(state, false)], Err("no session with Amove"));
+        }
+        assert_eq!(readiness(true, &[identity(State::Valid, true)]), Err("draining"));
+    }
+}

@@ -1,0 +1,197 @@
+//! `status`: how a running gateway stands, on one screen.
+
+use std::{fmt::Write, io};
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{
+    Failure, Global,
+    operator::{Place, printable},
+    print,
+};
+use crate::{
+    admin::Report,
+    session::{CredentialsKind, State, Status},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Prints the screen.
+pub(super) fn run(arguments: &Arguments, global: &Global) -> Result<(), Failure> {
+    let report = arguments.place.gateway(global)?.report()?;
+    if arguments.json {
+        return print(format!("{:#}\n", json!(report)));
+    }
+    let colour = global.colour(&io::stdout());
+    print(format!("{}\n{}", gateway(&report, colour), identities(&report, colour)))
+}
+
+fn gateway(report: &Report, colour: bool) -> String {
+    let up = span(report.started, report.now);
+    let ready = match &report.reason {
+        None => paint("yes", Paint::Green, colour),
+        Some(reason) => paint(&format!("no: {}", printable(reason)), Paint::Red, colour),
+    };
+    let mut text = String::new();
+    line(&mut text, "gateway", &format!("version {}, up {up}", report.version));
+    line(&mut text, "started", &format!("{:.0}", report.started));
+    line(&mut text, "listening", &report.listening.join(", "));
+    line(&mut text, "ready", &ready);
+    if report.audit.lost > 0 {
+        line(&mut text, "audit", &format!("{} records lost", report.audit.lost));
+    }
+    text
+}
+
+/// How the identities of `report` stand.
+pub(super) fn identities(report: &Report, colour: bool) -> String {
+    let screens: Vec<_> =
+        report.identities.iter().map(|status| identity(status, report.now, colour)).collect();
+    screens.join("\n")
+}
+
+fn identity(status: &Status, now: Timestamp, colour: bool) -> String {
+    let paint_of = match status.state {
+        State::Valid | State::Renewing => Paint::Green,
+        State::Latched | State::Ended => Paint::Red,
+        State::None | State::LoggingIn | State::Challenged | State::BackingOff | State::Quota => {
+            Paint::Yellow
+        }
+    };
+    let serving = if status.serving { ", serving" } else { ", not serving" };
+    let mut text = String::new();
+    line(&mut text, "identity", &printable(&status.name));
+    let state = paint(status.state.name(), paint_of, colour);
+    line(&mut text, "  state", &format!("{state}{serving}"));
+    line(&mut text, "  token", &token(status, now));
+    line(&mut text, "  expires", &moment(status.expires, now));
+    line(&mut text, "  renews", &moment(status.renews, now));
+    line(&mut text, "  members", &members(status.members));
+    if let Some(error) = &status.store_error {
+        line(&mut text, "  store", &paint(&printable(error), Paint::Red, colour));
+    }
+    let failure = status.failure.as_deref().map_or_else(|| "none".into(), printable);
+    line(&mut text, "  last failure", &failure);
+    if status.retries.is_some() {
+        line(&mut text, "  next login", &moment(status.retries, now));
+    }
+    counts(&mut text, status);
+    text
+}
+
+fn token(status: &Status, now: Timestamp) -> String {
+    let issued = status.issued.map(|issued| format!(", issued {} ago", span(issued, now)));
+    let factor = match (status.credentials, status.second_factor) {
+        (CredentialsKind::ApiToken, _) => ", an API token",
+        (CredentialsKind::Password, Some(true)) => ", with a second factor",
+        (CredentialsKind::Password, Some(false) | None) => "",
+    };
+    format!("number {}{}{factor}", status.generation, issued.unwrap_or_default())
+}
+
+fn members(members: usize) -> String {
+    match members {
+        0 | 1 => "this gateway alone".to_owned(),
+        members => format!("{members} gateways share the session"),
+    }
+}
+
+fn counts(text: &mut String, status: &Status) {
+    let counts = &status.counts;
+    let logins = format!(
+        "{} ok, {} refused, {} over the session limit, {} failed",
+        counts.logins_ok, counts.logins_refused, counts.logins_quota, counts.logins_failed
+    );
+    line(text, "  logins", &logins);
+    let logouts = format!("{} ok, {} failed", counts.logouts_ok, counts.logouts_failed);
+    line(text, "  logouts", &logouts);
+    let others = format!(
+        "{} tokens denied, {} sessions taken over, {} store errors, {} keeper restarts",
+        counts.denials, counts.adoptions, counts.store_errors, counts.keeper_restarts
+    );
+    line(text, "  also", &others);
+}
+
+fn line(text: &mut String, name: &str, value: &str) {
+    let _ = writeln!(text, "{name:14} {value}");
+}
+
+/// A moment, seen from `now`.
+fn moment(at: Option<Timestamp>, now: Timestamp) -> String {
+    match at {
+        None => "-".to_owned(),
+        Some(at) if at > now => format!("in {}", span(now, at)),
+        Some(at) => format!("{} ago", span(at, now)),
+    }
+}
+
+/// How much time lies between, in its two largest units.
+fn span(from: Timestamp, to: Timestamp) -> String {
+    let seconds = to.as_second().saturating_sub(from.as_second()).max(0);
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    if days > 0 {
+        format!("{days} d {} h", hours % 24)
+    } else if hours > 0 {
+        format!("{hours} h {} min", minutes % 60)
+    } else if minutes >= 10 {
+        format!("{minutes} min")
+    } else if minutes > 0 {
+        format!("{minutes} min {} s", seconds % 60)
+    } else {
+        format!("{seconds} s")
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Paint {
+    Green,
+    Yellow,
+    Red,
+}
+
+fn paint(text: &str, paint: Paint, colour: bool) -> String {
+    let code = match paint {
+        Paint::Green => 32,
+        Paint::Yellow => 33,
+        Paint::Red => 31,
+    };
+    if colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_told_in_its_two_largest_units() {
+        let check = |seconds, expected: &str| {
+            let to = Timestamp::from_second(seconds).unwrap();
+            assert_eq!(span(Timestamp::UNIX_EPOCH, to), expected);
+        };
+
+        check(-5, "0 s");
+        check(59, "59 s");
+        check(61, "1 min 1 s");
+        check(42 * 60 + 5, "42 min");
+        check(3 * 3600 + 12 * 60, "3 h 12 min");
+        check(2 * 86_400 + 4 * 3600 + 60, "2 d 4 h");
+    }
+
+    #[test]
+    fn a_moment_is_ahead_or_past() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+
+        assert_eq!(moment(Some(at(100)), at(40)), "in 1 min 0 s");
+        assert_eq!(moment(Some(at(40)), at(100)), "1 min 0 s ago");
+        assert_eq!(moment(None, at(0)), "-");
+    }
+}

@@ -1,0 +1,218 @@
+//! The verbs that ask a running gateway, and what they print and exit with.
+#![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
+
+use amove_gateway::emulator::{self, Emulator, Fault, Host, Options};
+use process_support::{
+    Gateway, borrowed, emulator, environment_with, eventually, free_port, get, run, stderr, stdout,
+};
+use serde_json::Value;
+
+mod process_support;
+
+const USERINFO: &str = "/api/v1/user/userinfo";
+
+/// An Amove that asks for no second factor: a login need not wait for the next TOTP code.
+async fn amove() -> Emulator {
+    emulator(Options { mfa: false, ..Options::default() }).await
+}
+
+/// Runs a verb against `gateway`.
+async fn ask(gateway: &Gateway, verb: &[&str]) -> std::process::Output {
+    let address = gateway.admin.to_string();
+    run(&[verb, &["--address", &address]].concat(), &[]).await
+}
+
+fn json(output: &std::process::Output) -> Value {
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+    serde_json::from_str(stdout(output)).expect("JSON")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_is_one_screen_and_token_status_a_part_of_it() {
+    let emulator = amove().await;
+    let gateway = Gateway::ready(&emulator, &[]).await;
+
+    let screen = ask(&gateway, &["status"]).await;
+    let part = ask(&gateway, &["token", "status"]).await;
+
+    assert_eq!(screen.status.code(), Some(0), "{}", stderr(&screen));
+    for expected in [
+        "gateway        version ",
+        &format!("listening      {}", gateway.address),
+        "ready          yes",
+        "identity       main",
+        "  state        valid, serving",
+        "  token        number 1, issued ",
+        "  expires      in ",
+        "  renews       in ",
+        "  members      this gateway alone",
+        "  last failure none",
+        "  logins       1 ok, 0 refused",
+    ] {
+        assert!(stdout(&screen).contains(expected), "{expected}: {}", stdout(&screen));
+    }
+    assert!(stdout(&screen).lines().count() <= 24, "{}", stdout(&screen));
+    assert!(stdout(&part).starts_with("identity       main\n"), "{}", stdout(&part));
+    assert!(!stdout(&part).contains("listening"), "{}", stdout(&part));
+    for output in [&screen, &part] {
+        for secret in ["eyJ", emulator::PASSWORD, "\u{1b}"] {
+            assert!(!stdout(output).contains(secret), "{}", stdout(output));
+        }
+    }
+    let coloured = ask(&gateway, &["status", "--color", "always"]).await;
+    assert!(stdout(&coloured).contains("\u{1b}[32mvalid\u{1b}[0m"), "{}", stdout(&coloured));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_as_json_says_the_same() {
+    let emulator = amove().await;
+    let gateway = Gateway::ready(&emulator, &[]).await;
+
+    let status = json(&ask(&gateway, &["status", "--json"]).await);
+    let tokens = json(&ask(&gateway, &["token", "status", "--json"]).await);
+
+    assert_eq!((&status["ready"], &status["draining"]), (&true.into(), &false.into()));
+    assert_eq!(status["identities"][0]["state"], "valid");
+    assert_eq!(tokens[0]["name"], "main");
+    assert_eq!(tokens[0]["counts"]["logins_ok"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn token_refresh_logs_in_once_and_tells_how_it_stands_then() {
+    let emulator = amove().await;
+    let gateway = Gateway::ready(&emulator, &[]).await;
+
+    let told = ask(&gateway, &["token", "refresh"]).await;
+    assert_eq!(told.status.code(), Some(0), "{}", stderr(&told));
+    assert!(stdout(&told).contains("  token        number 2"), "{}", stdout(&told));
+    assert_eq!(emulator.stats().logins, 2);
+
+    let told = json(&ask(&gateway, &["token", "refresh", "--identity", "main", "--json"]).await);
+    assert_eq!(told["generation"], 3);
+    assert_eq!(emulator.stats().logins, 3);
+    assert_eq!(get(gateway.address, USERINFO).await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn token_revoke_logs_out_and_the_next_call_works() {
+    let emulator = amove().await;
+    let gateway = Gateway::ready(&emulator, &[]).await;
+
+    let told = ask(&gateway, &["token", "revoke"]).await;
+
+    assert_eq!(told.status.code(), Some(0), "{}", stderr(&told));
+    assert!(stdout(&told).starts_with("identity       main\n"), "{}", stdout(&told));
+    eventually("the session is logged out", async || emulator.stats().logouts == 1).await;
+    assert_eq!(get(gateway.address, USERINFO).await.status(), 200);
+    assert_eq!(emulator.stats().refused_bearers, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_credentials_have_their_exit_code_here_too() {
+    let emulator = amove().await;
+    let gateway = Gateway::start(&emulator, &[("AMOVE_PASSWORD", "wr0ng-w0rd")]).await;
+    eventually("the login is refused", async || emulator.stats().failed_logins == 1).await;
+
+    let told = ask(&gateway, &["token", "refresh"]).await;
+
+    assert_eq!(told.status.code(), Some(77), "{}", stderr(&told));
+    assert_eq!(stdout(&told), "");
+    assert!(stderr(&told).contains("Correct the credentials"), "{}", stderr(&told));
+    assert!(!stderr(&told).contains("wr0ng"), "{}", stderr(&told));
+    assert_eq!(emulator.stats().failed_logins, 2);
+    let screen = ask(&gateway, &["status"]).await;
+    assert!(stdout(&screen).contains("ready          no: credentials refused"));
+    assert!(stdout(&screen).contains("  state        latched, not serving"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_fails_otherwise_is_a_failure_like_any_other() {
+    let emulator = amove().await;
+    let gateway = Gateway::ready(&emulator, &[]).await;
+    emulator.inject(Fault::Status {
+        status: 503,
+        body: String::new(),
+        retry_after: None,
+        count: 1000,
+        host: Some(Host::Auth),
+        route: None,
+    });
+
+    let told = ask(&gateway, &["token", "refresh"]).await;
+
+    assert_eq!(told.status.code(), Some(1), "{}", stderr(&told));
+    assert!(stderr(&told).contains("answers 503"), "{}", stderr(&told));
+    assert_eq!(get(gateway.address, USERINFO).await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_identity_is_a_usage_error_that_names_the_known() {
+    let emulator = amove().await;
+    let gateway = Gateway::ready(&emulator, &[]).await;
+
+    for verb in ["status", "refresh", "revoke"] {
+        let told = ask(&gateway, &["token", verb, "--identity", "ma & ine"]).await;
+        assert_eq!(told.status.code(), Some(2), "{verb}: {}", stderr(&told));
+        assert!(stderr(&told).contains("there are: main"), "{verb}: {}", stderr(&told));
+    }
+    assert_eq!((emulator.stats().logins, emulator.stats().logouts), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_gateway_answers_they_say_what_to_do() {
+    let nobody = format!("127.0.0.1:{}", free_port());
+    for verb in [&["status"][..], &["token", "status"], &["token", "refresh"], &["token", "revoke"]]
+    {
+        let told = run(&[verb, &["--address", &nobody]].concat(), &[]).await;
+
+        assert_eq!(told.status.code(), Some(69), "{}", stderr(&told));
+        assert!(stderr(&told).contains(&format!("no gateway answers at {nobody}")));
+        assert!(stderr(&told).contains("Is it running?"), "{}", stderr(&told));
+    }
+    // Nothing configured, and no address either.
+    let told = run(&["status"], &[]).await;
+    assert_eq!(told.status.code(), Some(78));
+    assert!(stderr(&told).contains("--address HOST:PORT"), "{}", stderr(&told));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn address_and_token_come_from_the_configuration_or_the_command_line() {
+    let emulator = amove().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("token");
+    std::fs::write(&file, "adm1n\n").expect("a file");
+    let file = file.to_str().expect("a path of text");
+    let token = ("AMOVE_GATEWAY_SERVER__ADMIN_TOKEN_FILE", file);
+    let gateway = Gateway::ready(&emulator, &[token]).await;
+
+    let stranger = ask(&gateway, &["token", "status"]).await;
+    assert_eq!(stranger.status.code(), Some(1));
+    assert!(stderr(&stranger).contains("--admin-token-file FILE"), "{}", stderr(&stranger));
+
+    let shown = ask(&gateway, &["token", "status", "--admin-token-file", file]).await;
+    assert_eq!(shown.status.code(), Some(0), "{}", stderr(&shown));
+
+    let everywhere = format!("0.0.0.0:{}", gateway.admin.port());
+    let listen = ("AMOVE_GATEWAY_SERVER__ADMIN_LISTEN", &*everywhere);
+    let environment = environment_with(&emulator, &[token, listen]);
+    let configured = run(&["token", "status"], &borrowed(&environment)).await;
+    assert_eq!(configured.status.code(), Some(0), "{}", stderr(&configured));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_on_the_network_need_a_token_or_there_is_no_start() {
+    let emulator = amove().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let missing = directory.path().join("missing").display().to_string();
+    let open = ("AMOVE_GATEWAY_SERVER__ADMIN_LISTEN", "0.0.0.0:0");
+
+    for (settings, told) in [
+        (&[open][..], "not loopback, so it needs server.admin_token_file"),
+        (&[open, ("AMOVE_GATEWAY_SERVER__ADMIN_TOKEN_FILE", &missing)], "cannot read"),
+    ] {
+        let output = run(&["run"], &borrowed(&environment_with(&emulator, settings))).await;
+        assert_eq!(output.status.code(), Some(78), "{}", stderr(&output));
+        assert!(stderr(&output).contains(told), "{}", stderr(&output));
+    }
+    assert_eq!(emulator.stats().logins, 0);
+}
