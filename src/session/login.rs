@@ -137,7 +137,7 @@ impl<'a> Attempt<'a> {
         // Its answer tells the time as well, which the code depends on.
         let mut request_token = Some(self.within(auth::request_token(upstream)).await?);
         let mut code = None;
-        if let Some(totp) = totp {
+        if let Some(totp) = totp.filter(|_| steps.are_asked_for()) {
             // Here rather than between the calls, where the session would grow old.
             let since = Instant::now();
             code = Some(self.take_code(totp, steps).await);
@@ -148,14 +148,19 @@ impl<'a> Attempt<'a> {
             auth::login(upstream, request_token, username, password, *user_type)
         });
         let session = match answer.await? {
-            LoginAnswer::Token(jwt) => return Ok((jwt, false)),
+            LoginAnswer::Token(jwt) => {
+                steps.expect(false);
+                return Ok((jwt, false));
+            }
             LoginAnswer::SecondFactor(session) => session,
         };
         challenged();
-        let (totp, (step, mut code)) = totp.zip(code).ok_or(Error::TotpMissing)?;
-        if step.is_over(self.their_time()) {
-            code = self.take_code(totp, steps).await.1;
-        }
+        let totp = totp.ok_or(Error::TotpMissing)?;
+        steps.expect(true);
+        let code = match code {
+            Some((step, code)) if !step.is_over(self.their_time()) => code,
+            _ => self.take_code(totp, steps).await.1,
+        };
         let answer = self.call(None, |request_token| {
             auth::mfa_respond(upstream, request_token, &code, &session)
         });

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering::SeqCst},
+    atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
 };
 
 use super::{
@@ -16,12 +16,24 @@ pub(super) struct Steps {
     shelf: Arc<Shelf>,
     /// The end of the last one that we have used, in Unix time: for when the store cannot tell.
     used_until: AtomicU64,
+    /// Whether the last login asked for a code.
+    asked_for: AtomicBool,
 }
 
 impl Steps {
     /// Those that `shelf` knows of.
     pub(super) fn new(shelf: Arc<Shelf>) -> Self {
-        Self { shelf, used_until: AtomicU64::new(0) }
+        Self { shelf, used_until: AtomicU64::new(0), asked_for: AtomicBool::new(false) }
+    }
+
+    /// Whether the next login is likely to ask for a code, as the last one did.
+    pub(super) fn are_asked_for(&self) -> bool {
+        self.asked_for.load(SeqCst)
+    }
+
+    /// Whether a login has just asked for a code.
+    pub(super) fn expect(&self, asked_for: bool) {
+        self.asked_for.store(asked_for, SeqCst);
     }
 
     /// Takes `step` for a code that is used now, and never again.

@@ -391,7 +391,7 @@ async fn a_user_with_too_many_sessions_is_not_ready() {
     assert_eq!(gateway.amove.stats().failed_logins, 1);
     assert_eq!(gateway.ask_operator("/readyz").await.status, 503);
     let status = gateway.ask_operator("/-/status.json").await.json();
-    assert_eq!(status["identities"][0]["state"], "session-limit");
+    assert_eq!(status["identities"][0]["state"], "quota");
 }
 
 #[tokio::test]

@@ -100,14 +100,14 @@ impl Machine {
 
     /// Makes the entry of the store ours.
     fn take_over(&mut self, entry: Entry, at: Moment) {
-        let session = entry.session.as_ref().filter(|session| self.dead != Some(session.id));
         let known = self.held.as_ref().map(|held| held.stored.id);
-        match session {
+        match &entry.session {
             Some(session) if known == Some(session.id) => {
                 self.held.iter_mut().for_each(|held| held.sharing = Sharing::Everybodys);
             }
             Some(session) => {
                 let service = Service::of(session, &self.identity, at.chance);
+                let service = service.filter(|_| self.dead != Some(session.id));
                 if let Some(service) = service.filter(|service| at.now < service.until) {
                     self.drop_unshared();
                     self.serve(session.clone(), service, Sharing::Everybodys, true);
