@@ -117,7 +117,7 @@ async fn userinfo(upstream: &Upstream, token: &Token) -> Result<UserInfo, NoUser
         return Err(NoUser::Answered(parts.status));
     }
     match body.hold(64 * 1024).await {
-        Ok(Held::Whole(body)) => Ok(serde_json::from_slice(&body).unwrap_or_default()),
+        Ok(Held::Whole(body, _)) => Ok(serde_json::from_slice(&body).unwrap_or_default()),
         _ => Ok(UserInfo::default()),
     }
 }

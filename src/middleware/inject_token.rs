@@ -80,15 +80,15 @@ impl InjectToken {
     ) -> Result<Option<Request>, Problem> {
         let limit = self.replay_buffers.get(identity).copied().unwrap_or_default();
         let body = std::mem::take(request.body_mut());
-        let kept = match body.hold(limit).await.map_err(super::forward::body_broke_off)? {
-            Held::Whole(bytes) => bytes,
+        let (bytes, trailers) = match body.hold(limit).await.map_err(super::forward::body_broke_off)? {
+            Held::Whole(bytes, trailers) => (bytes, trailers),
             Held::TooLong(body) => {
                 *request.body_mut() = body;
                 return Ok(None);
             }
         };
-        *request.body_mut() = kept.clone().into();
-        Ok(Some(copy(request, kept)))
+        *request.body_mut() = Body::held(bytes.clone(), trailers.clone());
+        Ok(Some(copy(request, Body::held(bytes, trailers))))
     }
 
     /// Puts a fresh request token into the body of a route that wants one there.
@@ -104,7 +104,7 @@ impl InjectToken {
             return Err(Problem::new(Kind::PolicyDenied, detail).member("rule", rule));
         }
         let (mut parts, body) = request.into_inner().into_parts();
-        let Held::Whole(form) = body.hold(FORM).await.map_err(super::forward::body_broke_off)?
+        let Held::Whole(form, _) = body.hold(FORM).await.map_err(super::forward::body_broke_off)?
         else {
             return Err(super::admit::too_large(FORM as u64));
         };
@@ -165,8 +165,8 @@ fn sign(mut request: Request, token: &Token) -> Request {
     request
 }
 
-fn copy(request: &Request, body: Bytes) -> Request {
-    let mut copy = Request::new(Body::from(body));
+fn copy(request: &Request, body: Body) -> Request {
+    let mut copy = Request::new(body);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
