@@ -5,4 +5,5 @@ pub mod catalogue;
 pub mod codes;
 pub mod kinds;
 pub mod paths;
+pub mod request_token;
 pub mod tags;
