@@ -51,8 +51,7 @@ pub fn gap(body: &str) -> Result<Option<Gap>, Unfit> {
             let after = if members.is_empty { "" } else { "," };
             Ok(Some(Gap { place: start..start, before: "\"requestToken\":", after }))
         }
-        ["null" | "\"\""] => {
-            let vacant = members.tokens[0];
+        [vacant @ ("null" | "\"\"")] => {
             // A part of the body begins as far into it as the addresses are apart.
             let start = vacant.as_ptr().addr() - body.as_ptr().addr();
             Ok(Some(Gap { place: start..start + vacant.len(), before: "", after: "" }))

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use http::{Method, header};
 
 use super::{Answer, Middleware, Next, request_token};
