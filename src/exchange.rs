@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     amove::{catalogue::Route, codes},
-    audit::{Outcome, Phase, Record, Trail},
+    audit::{Outcome, Phase, Record, Replay, Trail},
     caller::Caller,
     clock::Clock,
     message::{BoxError, Direction, Peer, Watch},
@@ -40,6 +40,7 @@ pub struct Exchange {
     caller: OnceLock<Arc<Caller>>,
     destination: OnceLock<Destination>,
     attempts: Mutex<Attempts>,
+    replay: OnceLock<Replay>,
     ending: Mutex<Ending>,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
@@ -109,6 +110,7 @@ impl Exchange {
             caller: OnceLock::new(),
             destination: OnceLock::new(),
             attempts: Mutex::default(),
+            replay: OnceLock::new(),
             ending: Mutex::default(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -168,6 +170,11 @@ impl Exchange {
     /// Written by `normalise`: the API's code for the error of the last attempt.
     pub fn reported(&self, code: &str) {
         lock(&self.attempts).code = Some(code.to_owned());
+    }
+
+    /// Written by `inject_token`, if our token was denied.
+    pub fn set_replay(&self, replay: Replay) {
+        write_once(&self.replay, replay);
     }
 
     /// Whether the last answer says that our token is dead (contract section 4.7).
@@ -256,6 +263,7 @@ impl Exchange {
             bytes_in: self.bytes_in(),
             bytes_out: self.bytes_out.load(Ordering::Relaxed),
             attempts: attempts.count,
+            replay: self.replay.get().copied(),
             legacy: destination.is_some_and(|destination| destination.legacy),
             peer: self.peer.clone(),
         }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -85,6 +86,7 @@ enum Source {
     Driven(Incoming, Pin<Box<dyn Drive>>),
     /// What was read ahead (and counted then), and the rest.
     Resumed(Bytes, Box<Self>),
+    Trailers(Box<HeaderMap>),
 }
 
 /// Where a request came from.
@@ -177,11 +179,14 @@ pub struct TooLarge;
 #[error("{0}")]
 pub struct Malformed(pub String);
 
+/// The fields that follow a body, if there are any.
+pub type Trailers = Option<Box<HeaderMap>>;
+
 /// What [`Body::hold`] found.
 #[derive(Debug)]
 pub enum Held {
-    /// The whole body; it fits.
-    Whole(Bytes),
+    /// The whole body, and the fields that followed it; it fits.
+    Whole(Bytes, Trailers),
     /// It does not fit: the body as it was, nothing lost.
     TooLong(Body),
 }
@@ -227,12 +232,17 @@ impl Body {
         if self.size_hint().lower() > limit as u64 {
             return Ok(Held::TooLong(self));
         }
-        let mut held = BytesMut::new();
+        let (mut held, mut trailers) = (BytesMut::new(), None);
         while let Some(frame) = self.frame().await {
-            // Trailers of a held body are dropped: no documented route has any.
-            let Ok(data) = frame?.into_data() else { continue };
+            let data = match frame?.into_data() {
+                Ok(data) => data,
+                Err(frame) => {
+                    trailers = frame.into_trailers().ok().map(Box::new);
+                    continue;
+                }
+            };
             if held.is_empty() && self.is_end_stream() && data.len() <= limit {
-                return Ok(Held::Whole(data));
+                return Ok(Held::Whole(data, None));
             }
             held.extend_from_slice(&data);
             if held.len() > limit {
@@ -241,7 +251,7 @@ impl Body {
                 return Ok(Held::TooLong(self));
             }
         }
-        Ok(Held::Whole(held.freeze()))
+        Ok(Held::Whole(held.freeze(), trailers))
     }
 
     /// Waits for the body's first data, and puts it back.
@@ -251,11 +261,27 @@ impl Body {
     /// Whatever broke the body off.
     pub async fn begun(mut self) -> Result<Self, BoxError> {
         let Some(frame) = self.frame().await else { return Ok(self) };
-        if let Ok(data) = frame?.into_data() {
-            let rest = std::mem::take(&mut self.source);
-            self.source = Source::Resumed(data, Box::new(rest));
+        match frame?.into_data() {
+            Ok(data) => {
+                let rest = std::mem::take(&mut self.source);
+                self.source = Source::Resumed(data, Box::new(rest));
+            }
+            Err(frame) => {
+                let trailers = frame.into_trailers().ok().map(Box::new);
+                self.source = trailers.map_or(Source::Empty, Source::Trailers);
+            }
         }
         Ok(self)
+    }
+
+    /// A body that was held, as it was.
+    pub fn held(bytes: Bytes, trailers: Trailers) -> Self {
+        match trailers {
+            Some(trailers) => {
+                Self::from_source(Source::Resumed(bytes, Box::new(Source::Trailers(trailers))))
+            }
+            None => bytes.into(),
+        }
     }
 
     fn from_source(source: Source) -> Self {
@@ -271,6 +297,12 @@ impl Source {
                 let bytes = std::mem::take(bytes);
                 *self = Self::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Self::Trailers(_) => {
+                let Self::Trailers(trailers) = std::mem::take(self) else {
+                    return Poll::Ready(None);
+                };
+                Poll::Ready(Some(Ok(Frame::trailers(*trailers))))
             }
             Self::Incoming(incoming) => {
                 Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?)))
@@ -300,13 +332,13 @@ impl Source {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_empty(),
             Self::Incoming(incoming) | Self::Driven(incoming, _) => incoming.is_end_stream(),
-            Self::Resumed(..) => false,
+            Self::Resumed(..) | Self::Trailers(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Empty => SizeHint::with_exact(0),
+            Self::Empty | Self::Trailers(_) => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Incoming(incoming) | Self::Driven(incoming, _) => incoming.size_hint(),
             Self::Resumed(ahead, rest) => {

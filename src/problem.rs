@@ -34,6 +34,8 @@ pub enum Kind {
     TooLarge,
     /// The target is longer than we accept.
     TargetTooLong,
+    /// The body is written in something that the gateway would have to read, and cannot.
+    UnsupportedMedia,
     /// An expectation other than `100-continue`.
     ExpectationFailed,
     /// The head is larger than we accept.
@@ -77,6 +79,7 @@ impl Kind {
             Self::RequestTimeout      => (Http::REQUEST_TIMEOUT,                 "request-timeout",      "Request too slow",             "http_request_error"),
             Self::TooLarge            => (Http::PAYLOAD_TOO_LARGE,               "too-large",            "Request too large",            "http_request_denied"),
             Self::TargetTooLong       => (Http::URI_TOO_LONG,                    "target-too-long",      "Request target too long",      "http_request_denied"),
+            Self::UnsupportedMedia    => (Http::UNSUPPORTED_MEDIA_TYPE,          "unsupported-media",    "Body cannot be read",          "http_request_denied"),
             Self::ExpectationFailed   => (Http::EXPECTATION_FAILED,              "expectation-failed",   "Expectation not supported",    "http_request_denied"),
             Self::HeadTooLarge        => (Http::REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-large",       "Request head too large",       "http_request_denied"),
             Self::QuotaExceeded       => (Http::TOO_MANY_REQUESTS,               "quota-exceeded",       "Quota used up",                "http_request_denied"),
@@ -126,6 +129,7 @@ impl Kind {
             | Self::RequestTimeout
             | Self::TooLarge
             | Self::TargetTooLong
+            | Self::UnsupportedMedia
             | Self::ExpectationFailed
             | Self::HeadTooLarge
             | Self::LoopDetected => Blame::Denied,
@@ -304,7 +308,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Kind; 22] = [
+    const ALL: [Kind; 23] = [
         Kind::Malformed,
         Kind::Unauthenticated,
         Kind::PolicyDenied,
@@ -314,6 +318,7 @@ mod tests {
         Kind::RequestTimeout,
         Kind::TooLarge,
         Kind::TargetTooLong,
+        Kind::UnsupportedMedia,
         Kind::ExpectationFailed,
         Kind::HeadTooLarge,
         Kind::QuotaExceeded,

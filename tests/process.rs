@@ -4,8 +4,8 @@
 use std::{collections::BTreeSet, net::SocketAddr, path::Path, time::Duration};
 
 use amove_gateway::emulator::{self, Emulator, Fault, Host, Options};
-use http::{HeaderValue, Response, StatusCode};
-use http_body_util::BodyExt;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use process_support::{
@@ -232,7 +232,7 @@ async fn call_as(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_request_leaves_one_record_that_tells_no_secret() {
-    const FIELDS: [&str; 18] = [
+    const FIELDS: [&str; 19] = [
         "attempts",
         "bytes_in",
         "bytes_out",
@@ -247,6 +247,7 @@ async fn every_request_leaves_one_record_that_tells_no_secret() {
         "outcome",
         "peer",
         "phase",
+        "replay",
         "request_id",
         "route",
         "status",
@@ -337,6 +338,56 @@ async fn every_request_leaves_one_record_that_tells_no_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_record_tells_what_became_of_a_replay() {
+    let emulator = emulator(Options { mfa: false, ..Options::default() }).await;
+    let settings = [
+        ("AMOVE_GATEWAY_AUDIT__STDOUT", "true"),
+        ("AMOVE_GATEWAY_IDENTITIES__MAIN__REPLAY_BUFFER", "16B"),
+    ];
+    let mut gateway = Gateway::ready(&emulator, &settings).await;
+    let small = r#"{"name":"x"}"#;
+    let large = r#"{"name":"larger than the buffer"}"#;
+    let insert = "/api/v1/project/insert";
+    let expected = [
+        ("POST", insert, small, false, 200, Value::Null),
+        ("POST", insert, r#"{"name":"y"}"#, true, 200, "done".into()),
+        ("POST", insert, large, true, 502, "too_large".into()),
+        ("POST", "/api/v1/desktop/box_authorization_callback", small, true, 502, "declined".into()),
+        ("POST", "/api/v1/emulator/echo", small, true, 502, "declined".into()),
+        ("POST", "/api/v1/desktop/signup", "{}", false, 422, Value::Null),
+        // From here on there is no login.
+        ("GET", USERINFO, "", true, 503, "failed".into()),
+    ];
+    for (method, target, body, denied, status, _) in &expected {
+        if *denied {
+            emulator.inject(Fault::Unauthorized { count: 1 });
+        }
+        emulator.inject(Fault::AuthDown { on: *status == 503 });
+        let request = Request::builder().method(*method).uri(*target).header("host", "x");
+        let request = request.header("content-type", "application/json");
+        let request = request.body(Full::from(*body)).expect("a request");
+        let answer = call(gateway.address, request).await.expect("an answer");
+        assert_eq!(answer.status().as_u16(), *status, "{target}");
+    }
+    gateway.process.signal("TERM");
+    gateway.process.exit_code().await;
+
+    let text = gateway.process.stdout();
+    let records: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    let told: Vec<_> = records.iter().map(|record| record["replay"].clone()).collect();
+    let attempts: Vec<_> = records.iter().map(|record| record["attempts"].clone()).collect();
+    assert_eq!(told, expected.map(|(.., replay)| replay));
+    assert_eq!(attempts, [1, 2, 1, 1, 1, 1, 1]);
+    let minted = emulator.requests().into_iter().find(|seen| seen.target.ends_with("/signup"));
+    let minted: Value = serde_json::from_slice(&minted.expect("a request").body).expect("JSON");
+    let minted = minted["requestToken"].as_str().expect("a token that was minted");
+    for output in [text, gateway.process.stderr()] {
+        assert!(!output.contains(minted), "{output}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_logged_at_any_level() {
     let directory = tempfile::tempdir().expect("a directory");
     for (http2, tls) in [("never", false), ("always", false), ("auto", true)] {
@@ -352,6 +403,11 @@ async fn no_secret_is_logged_at_any_level() {
         let mut gateway = Gateway::ready(&emulator, &settings).await;
         assert_eq!(call_as(&gateway, "b1lling-key", "GET", USERINFO).await.status(), 200);
         assert_eq!(call_as(&gateway, "wr0ng-key", "GET", USERINFO).await.status(), 401);
+        let signup = "/api/v1/desktop/signup";
+        assert_eq!(call_as(&gateway, "b1lling-key", "POST", signup).await.status(), 422);
+        let minted = emulator.requests().into_iter().find(|seen| seen.target == signup);
+        let minted: Value = serde_json::from_slice(&minted.expect("a request").body).expect("JSON");
+        let minted = minted["requestToken"].as_str().expect("a token that was minted");
         emulator.revoke_sessions();
         gateway.process.signal("TERM");
         gateway.process.exit_code().await;
@@ -372,7 +428,7 @@ async fn no_secret_is_logged_at_any_level() {
             "wr0ng-key",
             &*jwt,
             "eyJ",
-            "rt-",
+            minted,
         ] {
             let line = log.lines().find(|line| line.contains(secret));
             assert!(line.is_none(), "http2 = {http2}: {secret}: {line:?}");

@@ -286,7 +286,7 @@ async fn read(
 ) -> Result<(StatusCode, HeaderMap, Bytes), Error> {
     let (head, body) = response.into_parts();
     match body.hold(ANSWER_LIMIT).await {
-        Ok(Held::Whole(body)) => Ok((head.status, head.headers, body)),
+        Ok(Held::Whole(body, _)) => Ok((head.status, head.headers, body)),
         Ok(Held::TooLong(_)) => Err(unreadable(call, "it is longer than 64 KiB")),
         Err(error) => Err(Error::Unavailable(Unavailable::Broken(error))),
     }

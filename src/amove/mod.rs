@@ -5,5 +5,6 @@ pub mod catalogue;
 pub mod codes;
 pub mod kinds;
 pub mod paths;
+pub mod request_token;
 pub mod tags;
 pub mod userinfo;

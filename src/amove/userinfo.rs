@@ -51,7 +51,7 @@ pub async fn userinfo(upstream: &Upstream, bearer: &HeaderValue) -> Result<UserI
         return Err(Error::Answered(parts.status));
     }
     match body.hold(ANSWER_LIMIT).await {
-        Ok(Held::Whole(body)) => Ok(serde_json::from_slice(&body).unwrap_or_default()),
+        Ok(Held::Whole(body, _)) => Ok(serde_json::from_slice(&body).unwrap_or_default()),
         _ => Ok(UserInfo::default()),
     }
 }

@@ -67,6 +67,8 @@ pub struct Record {
     pub bytes_out: u64,
     /// How often the request was sent.
     pub attempts: u32,
+    /// What became of the replay, where our token was denied.
+    pub replay: Option<Replay>,
     /// Whether the path came without a version.
     pub legacy: bool,
     /// Where the request came from.
@@ -99,6 +101,20 @@ pub enum Outcome {
     /// The caller left before the end.
     ClientClosed,
     /// It could not be served.
+    Failed,
+}
+
+/// What became of a replay after our token was denied.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Replay {
+    /// The request was sent once more, with a newer token.
+    Done,
+    /// It may spend something that works once, or nobody knows what it does.
+    Declined,
+    /// Its body was too large to keep.
+    TooLarge,
+    /// There was no newer token to be had.
     Failed,
 }
 

@@ -17,7 +17,7 @@ use super::{
     routes::{self, Auth, Found, Host, Kind, Route, Written},
     sessions::Holder,
     spoil,
-    stats::Counter,
+    stats::Arrived,
     wire::Saboteur,
     world::World,
 };
@@ -78,11 +78,11 @@ pub(super) async fn answer(
     Ok(dated(&world, reply))
 }
 
-async fn collect(body: Incoming, read: &Counter) -> Result<Bytes, Refusal> {
+async fn collect(body: Incoming, read: &Arrived) -> Result<Bytes, Refusal> {
     match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => {
             let body = body.to_bytes();
-            read.add(body.len() as u64);
+            read.add(&body);
             Ok(body)
         }
         Err(error) if error.is::<LengthLimitError>() => {

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{
     answer::{self, Outcome, Refusal},
     desk, routes,
-    stats::{Counter, fields, target},
+    stats::{Arrived, fields, target},
     world::World,
 };
 
@@ -34,7 +34,7 @@ pub(super) async fn answer(
     world: &World,
     parts: Parts,
     body: Incoming,
-    read: Arc<Counter>,
+    read: Arc<Arrived>,
 ) -> Outcome {
     desk::holder(world, &parts.headers, None)?;
     let query = routes::query(parts.uri.query().unwrap_or(""));
@@ -64,37 +64,37 @@ fn blob(bytes: u64) -> answer::Reply {
     reply
 }
 
-async fn sink(mut body: Incoming, read: &Counter) -> Outcome {
+async fn sink(mut body: Incoming, read: &Arrived) -> Outcome {
     let mut hasher = blake3::Hasher::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = broken(frame)?.into_data() else { continue };
-        read.add(data.len() as u64);
+        read.add(&data);
         hasher.update(&data);
     }
     let hash = hasher.finalize().to_hex().to_string();
-    Ok(answer::json(&json!({"bytes": read.get(), "blake3": hash})))
+    Ok(answer::json(&json!({"bytes": read.length(), "blake3": hash})))
 }
 
-async fn echo(parts: &Parts, mut body: Incoming, read: &Counter) -> Outcome {
+async fn echo(parts: &Parts, mut body: Incoming, read: &Arrived) -> Outcome {
     let (mut kept, mut trailers) = (Vec::new(), Vec::new());
     while let Some(frame) = body.frame().await {
         match broken(frame)?.into_data() {
             Ok(data) => {
-                read.add(data.len() as u64);
+                read.add(&data);
                 let room = ECHOED.saturating_sub(kept.len());
                 kept.extend_from_slice(data.get(..room.min(data.len())).unwrap_or_default());
             }
             Err(frame) => trailers = frame.trailers_ref().map(fields).unwrap_or_default(),
         }
     }
-    let complete = read.get() <= ECHOED as u64;
+    let complete = read.length() <= ECHOED as u64;
     let text = complete.then(|| String::from_utf8_lossy(&kept).into_owned());
     Ok(answer::json(&json!({
         "method": parts.method.as_str(),
         "target": target(&parts.uri),
         "version": format!("{:?}", parts.version),
         "headers": fields(&parts.headers),
-        "body_length": read.get(),
+        "body_length": read.length(),
         "body": text,
         "trailers": trailers,
     })))

@@ -59,6 +59,9 @@ pub struct Seen {
     pub headers: Vec<(String, String)>,
     /// How many bytes of its body were read.
     pub body_length: u64,
+    /// The first of them, 4 KiB at most.
+    #[serde(skip)]
+    pub body: Vec<u8>,
 }
 
 impl Seen {
@@ -130,6 +133,40 @@ impl Counters {
     }
 }
 
+/// Of each body so much is remembered.
+const KEPT: usize = 4096;
+
+/// What has arrived of a body.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    length: Counter,
+    beginning: Mutex<Vec<u8>>,
+    kept: usize,
+}
+
+impl Arrived {
+    fn new(kept: usize) -> Arc<Self> {
+        Arc::new(Self { length: Counter::default(), beginning: Mutex::default(), kept })
+    }
+
+    /// More has arrived.
+    pub(super) fn add(&self, bytes: &[u8]) {
+        self.length.add(bytes.len() as u64);
+        let mut beginning = self.beginning.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = self.kept.saturating_sub(beginning.len()).min(bytes.len());
+        beginning.extend_from_slice(bytes.get(..room).unwrap_or_default());
+    }
+
+    /// How many bytes there were so far.
+    pub(super) fn length(&self) -> u64 {
+        self.length.get()
+    }
+
+    fn beginning(&self) -> Vec<u8> {
+        self.beginning.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// The last requests.
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -144,7 +181,7 @@ struct Remembered {
     uri: Uri,
     version: Version,
     headers: HeaderMap,
-    body_length: Arc<Counter>,
+    body: Arc<Arrived>,
 }
 
 impl Memory {
@@ -153,26 +190,26 @@ impl Memory {
         Self { last: Mutex::default(), most }
     }
 
-    /// Remembers `request`; the length of its body is counted as it is read.
-    pub(super) fn remember<B>(&self, host: Host, request: &http::Request<B>) -> Arc<Counter> {
-        let body_length = Arc::new(Counter::default());
+    /// Remembers `request`, and its body as it is read.
+    pub(super) fn remember<B>(&self, host: Host, request: &http::Request<B>) -> Arc<Arrived> {
         if self.most == 0 {
-            return body_length;
+            return Arrived::new(0);
         }
+        let body = Arrived::new(KEPT);
         let remembered = Remembered {
             host,
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
             headers: request.headers().clone(),
-            body_length: Arc::clone(&body_length),
+            body: Arc::clone(&body),
         };
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         while last.len() >= self.most {
             last.pop_front();
         }
         last.push_back(remembered);
-        body_length
+        body
     }
 
     /// The last requests, oldest first.
@@ -195,7 +232,8 @@ impl Remembered {
             target: target(&self.uri),
             version: format!("{:?}", self.version),
             headers: fields(&self.headers),
-            body_length: self.body_length.get(),
+            body_length: self.body.length(),
+            body: self.body.beginning(),
         }
     }
 }

@@ -2,23 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{HeaderValue, Method, header};
-use secrecy::ExposeSecret;
-use serde_json::{Map, Value};
+use http::{Method, header};
 
-use super::{Answer, Middleware, Next};
+use super::{Answer, Middleware, Next, request_token};
 use crate::{
     amove::catalogue::{AuthKind, Route},
+    audit::Replay,
     config::{Config, RequestTokenRoutes},
     exchange::Exchange,
     message::{Body, Held, Request},
     problem::{Kind, Problem},
     session::{self, Sessions, Token},
 };
-
-/// A body into which a request token must be put is held in memory; it is a small form.
-const FORM: usize = 64 * 1024;
 
 /// When to come back where nobody knows better.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -56,8 +51,11 @@ impl InjectToken {
             None => Box::pin(self.sessions.token(identity)).await?,
         };
         let custom = Custom::of(exchange.destination()?.route, request.method());
-        let spare =
-            if custom.replayable { self.replica(identity, &mut request).await? } else { None };
+        let spare = if custom.replayable {
+            self.replica(identity, &mut request).await?
+        } else {
+            Err(Replay::Declined)
+        };
 
         let answer = next.run(exchange, sign(request, &token)).await;
         if !(custom.judges_token && exchange.token_was_denied()) {
@@ -65,11 +63,20 @@ impl InjectToken {
         }
         drop(answer);
 
-        let fresh = Box::pin(self.sessions.renew(identity, &token)).await?;
-        let Some(again) = spare else {
-            self.sessions.doubt(identity);
-            return Err(not_replayed());
+        let again = match spare {
+            Ok(again) => again,
+            Err(reason) => {
+                exchange.set_replay(reason);
+                // The session is no better for it: the next request is to find a new one.
+                Box::pin(self.sessions.renew(identity, &token)).await?;
+                // Whether it helps is not found out here.
+                self.sessions.doubt(identity);
+                return Err(not_replayed(reason));
+            }
         };
+        let renewal = Box::pin(self.sessions.renew(identity, &token)).await;
+        exchange.set_replay(if renewal.is_ok() { Replay::Done } else { Replay::Failed });
+        let fresh = renewal?;
         tracing::debug!(id = ?exchange.id, "token was denied: replayed with a newer one");
         let answer = next.run(exchange, sign(again, &fresh)).await;
         if !exchange.token_was_denied() {
@@ -79,26 +86,27 @@ impl InjectToken {
         Err(rejected())
     }
 
-    /// What a replay would send: byte-identical, or nothing if the body is too large to keep.
+    /// What a replay would send, byte-identical, or why there is none.
     async fn replica(
         &self,
         identity: usize,
         request: &mut Request,
-    ) -> Result<Option<Request>, Problem> {
+    ) -> Result<Result<Request, Replay>, Problem> {
         let limit = self.replay_buffers.get(identity).copied().unwrap_or_default();
         let body = std::mem::take(request.body_mut());
-        let kept = match body.hold(limit).await.map_err(super::forward::body_broke_off)? {
-            Held::Whole(bytes) => bytes,
-            Held::TooLong(body) => {
-                *request.body_mut() = body;
-                return Ok(None);
-            }
-        };
-        *request.body_mut() = kept.clone().into();
-        Ok(Some(copy(request, kept)))
+        let (bytes, trailers) =
+            match body.hold(limit).await.map_err(super::forward::body_broke_off)? {
+                Held::Whole(bytes, trailers) => (bytes, trailers),
+                Held::TooLong(body) => {
+                    *request.body_mut() = body;
+                    return Ok(Err(Replay::TooLarge));
+                }
+            };
+        *request.body_mut() = Body::held(bytes.clone(), trailers.clone());
+        Ok(Ok(copy(request, Body::held(bytes, trailers))))
     }
 
-    /// Puts a fresh request token into the body of a route that wants one there.
+    /// Sends `request` once, with a request token in its body: there is no second attempt with it.
     async fn with_request_token<N: Next>(
         &self,
         exchange: &Arc<Exchange>,
@@ -110,24 +118,8 @@ impl InjectToken {
             let rule = "policy.request_token_routes = \"deny\"";
             return Err(Problem::new(Kind::PolicyDenied, detail).member("rule", rule));
         }
-        let (mut parts, body) = request.into_inner().into_parts();
-        let Held::Whole(form) = body.hold(FORM).await.map_err(super::forward::body_broke_off)?
-        else {
-            return Err(super::admit::too_large(FORM as u64));
-        };
-        let mut form: Map<String, Value> = if form.is_empty() {
-            Map::new()
-        } else {
-            serde_json::from_slice(&form).map_err(|_| {
-                Problem::new(Kind::Malformed, "The body of this route must be a JSON object.")
-            })?
-        };
-        let token = self.sessions.request_token().await?;
-        form.insert("requestToken".to_owned(), token.expose_secret().into());
-        // Strings, numbers and maps with string keys can always be written as JSON.
-        let body = Bytes::from(serde_json::to_vec(&form).unwrap_or_default());
-        parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        next.run(exchange, http::Request::from_parts(parts, body.into()).into()).await
+        let request = request_token::complete(request, &self.sessions).await?;
+        next.run(exchange, request).await
     }
 }
 
@@ -172,8 +164,8 @@ fn sign(mut request: Request, token: &Token) -> Request {
     request
 }
 
-fn copy(request: &Request, body: Bytes) -> Request {
-    let mut copy = Request::new(Body::from(body));
+fn copy(request: &Request, body: Body) -> Request {
+    let mut copy = Request::new(body);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
@@ -185,13 +177,18 @@ fn rejected() -> Problem {
     Problem::new(Kind::UpstreamAuth, "Amove rejected the gateway's login, also after a new one.")
 }
 
-fn not_replayed() -> Problem {
-    Problem::new(
-        Kind::UpstreamAuth,
-        "The gateway's session had ended, and this request cannot be repeated for you: it spends \
-         something that works once, or its body is too large to keep. A new session is there now.",
-    )
-    .member("retryable", true)
+fn not_replayed(reason: Replay) -> Problem {
+    let detail = match reason {
+        Replay::TooLarge => {
+            "The gateway's session had ended, and this request's body is too large to keep for a \
+             repetition. A new session is there now."
+        }
+        Replay::Declined | Replay::Failed | Replay::Done => {
+            "The gateway's session had ended, and this request is not repeated for you: it may \
+             spend something that works once. A new session is there now."
+        }
+    };
+    Problem::new(Kind::UpstreamAuth, detail).member("retryable", true)
 }
 
 impl From<session::Error> for Problem {

@@ -13,6 +13,7 @@ pub mod inject_token;
 pub mod limit;
 pub mod normalise;
 pub mod receive;
+mod request_token;
 pub mod sanitise;
 #[cfg(test)]
 mod testing;

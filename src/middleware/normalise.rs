@@ -69,7 +69,7 @@ impl Middleware for Normalise {
                 failure(StatusCode::BAD_GATEWAY, received(APPLICATION_ERROR)).caused_by(error)
             })?;
             let (bytes, body) = match held {
-                Held::Whole(bytes) => (bytes.clone(), bytes.into()),
+                Held::Whole(bytes, _) => (bytes.clone(), bytes.into()),
                 Held::TooLong(body) => (bytes::Bytes::new(), body),
             };
             let error = AppError::read(&parts.headers, &bytes);

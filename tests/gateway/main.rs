@@ -6,6 +6,8 @@ mod callers;
 mod errors;
 mod hygiene;
 mod malformed;
+mod minting;
+mod replay;
 mod routes;
 mod session;
 mod support;

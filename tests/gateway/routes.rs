@@ -11,17 +11,24 @@ use crate::support::{DEADLINE, Reply, TestGateway, USERINFO, request};
 
 /// A row of the contract's table, read without the gateway's help.
 #[derive(Debug)]
-struct Row {
-    host: String,
-    method: String,
-    template: String,
-    auth: String,
-    body: String,
+pub(crate) struct Row {
+    pub(crate) host: String,
+    pub(crate) method: String,
+    pub(crate) template: String,
+    pub(crate) auth: String,
+    pub(crate) body: String,
+    /// Between blanks.
+    tags: String,
 }
 
 impl Row {
+    /// Whether it has this tag.
+    pub(crate) fn is(&self, tag: &str) -> bool {
+        self.tags.split(' ').any(|own| own == tag)
+    }
+
     /// Its path, each parameter filled in.
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         let fill = |segment: &str| {
             if segment.starts_with('{') { "a1B-2".into() } else { segment.to_owned() }
         };
@@ -48,7 +55,9 @@ fn rows() -> Vec<Row> {
     let mut reader = csv::Reader::from_path(file).expect("the table of routes");
     let rows = reader.deserialize::<HashMap<String, String>>().map(|row| {
         let row = row.expect("a row");
+        let tags = row["notes"].split("tags=").nth(1).and_then(|rest| rest.split(';').next());
         Row {
+            tags: tags.expect("tags").to_owned(),
             host: row["host"].clone(),
             method: row["method"].clone(),
             template: row["path"].clone(),
@@ -59,7 +68,7 @@ fn rows() -> Vec<Row> {
     rows.collect()
 }
 
-fn rows_of(host: &str) -> Vec<Row> {
+pub(crate) fn rows_of(host: &str) -> Vec<Row> {
     rows().into_iter().filter(|row| row.host == host).collect()
 }
 

@@ -1,0 +1,103 @@
+//! Completes a request whose body lacks its request token.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+
+use super::{admit, forward};
+use crate::{
+    amove::request_token::{Unfit, gap},
+    message::{Body, Held, Request},
+    problem::{Kind, Problem},
+    session::Sessions,
+};
+
+/// The body is held in memory; it is a small form.
+const FORM: usize = 64 * 1024;
+
+/// Puts a fresh token of `sessions` into the body, unless the caller has put one there.
+pub(super) async fn complete(
+    mut request: Request,
+    sessions: &Sessions,
+) -> Result<Request, Problem> {
+    check_media(request.headers())?;
+    let body = std::mem::take(request.body_mut());
+    let held = body.hold(FORM).await.map_err(forward::body_broke_off)?;
+    let Held::Whole(bytes, trailers) = held else { return Err(admit::too_large(FORM as u64)) };
+    // A client that has nothing to say sends no body at all.
+    let text = if bytes.is_empty() { "{}" } else { text(&bytes)? };
+    let bytes = match gap(text).map_err(unfit)? {
+        Some(gap) => Bytes::from_owner(gap.fill(text, &sessions.request_token().await?)),
+        None => bytes,
+    };
+    *request.body_mut() = Body::held(bytes, trailers);
+    let json = HeaderValue::from_static("application/json");
+    request.headers_mut().entry(header::CONTENT_TYPE).or_insert(json);
+    Ok(request)
+}
+
+/// Only what is written in plain JSON can be completed.
+fn check_media(headers: &HeaderMap) -> Result<(), Problem> {
+    let is_plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    if !headers.get_all(header::CONTENT_ENCODING).iter().all(is_plain) {
+        return Err(unsupported("The body of this route must come without a content coding."));
+    }
+    if !headers.get_all(header::CONTENT_TYPE).iter().all(is_json) {
+        return Err(unsupported("The body of this route must be JSON, and be declared as such."));
+    }
+    Ok(())
+}
+
+/// `application/json` and its relatives, whatever their parameters.
+fn is_json(media_type: &HeaderValue) -> bool {
+    let name = media_type.to_str().ok().and_then(|value| value.split(';').next());
+    let name = name.unwrap_or_default().trim().to_ascii_lowercase();
+    matches!(&*name, "application/json" | "text/json")
+        || (name.starts_with("application/") && name.ends_with("+json"))
+}
+
+fn text(bytes: &[u8]) -> Result<&str, Problem> {
+    std::str::from_utf8(bytes).map_err(|_| unfit(Unfit::NoObject))
+}
+
+fn unfit(why: Unfit) -> Problem {
+    Problem::new(Kind::Malformed, format!("The body of this route cannot be completed: {why}."))
+}
+
+fn unsupported(detail: &'static str) -> Problem {
+    Problem::new(Kind::UnsupportedMedia, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(fields: &[(&'static str, &'static str)], expected: Option<Kind>) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+
+        let checked = check_media(&headers);
+
+        assert_eq!(checked.err().map(|problem| problem.kind()), expected, "{fields:?}");
+    }
+
+    #[test]
+    fn only_plain_json_can_be_completed() {
+        check(&[], None);
+        check(&[("content-type", "application/json")], None);
+        check(&[("content-type", "Application/JSON ; charset=UTF-8")], None);
+        check(&[("content-type", "application/merge-patch+json")], None);
+        check(&[("content-type", "text/json"), ("content-encoding", "Identity")], None);
+
+        let refused = Some(Kind::UnsupportedMedia);
+        check(&[("content-type", "")], refused);
+        check(&[("content-type", "text/plain")], refused);
+        check(&[("content-type", "application/x-www-form-urlencoded")], refused);
+        check(&[("content-type", "application/jsonx")], refused);
+        check(&[("content-type", "application/json"), ("content-type", "text/plain")], refused);
+        check(&[("content-encoding", "gzip")], refused);
+        check(&[("content-encoding", "identity"), ("content-encoding", "br")], refused);
+    }
+}
