@@ -3,10 +3,14 @@
 use jiff::SignedDuration;
 
 use super::super::{
-    Claim, Error, Failure, Left, Note, Put, Retired, Revision, Shelf, Step, Store,
+    Claim, Error, Failure, Left, Note, OpenError, Put, Retired, Revision, Shelf, Step, Store,
     testing::{RedisServer, at, binding, entry, jwt, key, store},
 };
-use crate::{clock::Clock, config::StoreKind, session::login::Fingerprint};
+use crate::{
+    clock::Clock,
+    config::{SessionStore, StoreError, StoreKind},
+    session::login::Fingerprint,
+};
 
 const TOKEN: &str = "canary.jwt.of-a-session";
 
@@ -342,7 +346,9 @@ async fn nobody_reads_a_secret_in_redis_or_in_an_error() {
     let stored: Vec<_> = redis.keys().iter().map(|key| redis.ask(&["DUMP", key])).collect();
     let error = refused.main().look(None).await.expect_err("the password is wrong");
 
-    let told = format!("{stored:?} {:?} {opened:?} {shelf:?} {error} {error:?}", redis.keys());
+    let entry = redis.ask(&["HGETALL", &redis.key_of(":session")]);
+    let told =
+        format!("{stored:?} {entry:?} {:?} {opened:?} {shelf:?} {error} {error:?}", redis.keys());
     let bytes: Vec<u8> = stored.into_iter().flat_map(bytes_of).collect();
     for text in [told, String::from_utf8_lossy(&bytes).into_owned()] {
         assert!(!text.contains("canary"), "{text}");
@@ -363,6 +369,33 @@ async fn a_redis_that_hangs_costs_little() {
 
     let look = shelf.look(Some(Revision(7))).await;
 
-    assert!(matches!(look, Err(Error::Unavailable(_))));
+    assert!(look.expect_err("it hangs").to_string().contains("does not answer"));
     assert!(started.elapsed().as_secs() < 5);
+}
+
+#[tokio::test]
+async fn a_redis_that_is_down_is_no_reason_not_to_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("unix:{}/nobody.sock", folder.path().display());
+
+    let shelf = store(StoreKind::Redis { url: url.into(), ca_file: None, key: key(1) }).main();
+
+    assert!(matches!(shelf.claim().await, Err(Error::Unavailable(_))));
+}
+
+#[test]
+fn settings_that_cannot_work_are_told_at_once() {
+    let open = |url: &str, ca_file| {
+        let kind = StoreKind::Redis { url: url.into(), ca_file, key: key(1) };
+        Store::open(&SessionStore { kind, on_error: StoreError::Local })
+    };
+
+    let urls = ["http://:canary@redis.test", "rediss://:canary@redis.test/#insecure", "canary"];
+    for url in urls {
+        let error = open(url, None).expect_err(url);
+        assert!(matches!(error, OpenError::Url));
+        assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+    }
+    let missing = open("rediss://redis.test", Some("/missing/ca.pem".into()));
+    assert!(missing.expect_err("no file").to_string().contains("/missing/ca.pem"));
 }

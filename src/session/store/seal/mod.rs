@@ -1,5 +1,8 @@
 //! Seals entries, so that a store gives nothing away and nothing foreign is taken from it.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fmt,
     sync::{Mutex, PoisonError},
@@ -14,7 +17,7 @@ use crate::config::SealingKey;
 
 /// The first byte: how the rest is to be read.
 const VERSION: u8 = 1;
-const NONCE: usize = 12;
+const VERSION_AND_NONCE: usize = 1 + 12;
 const TAG: usize = 16;
 /// What is sealed is never larger, so what is larger was not sealed by us.
 pub(super) const LIMIT: usize = 256 * 1024;
@@ -109,8 +112,6 @@ impl Sealer {
         Aad::from(&self.context)
     }
 }
-
-const VERSION_AND_NONCE: usize = 1 + NONCE;
 
 fn plaintext(entry: &Entry) -> serde_json::Result<Zeroizing<Vec<u8>>> {
     let tokens = entry.session.iter().map(|session| &session.jwt);
