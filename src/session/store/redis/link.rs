@@ -60,6 +60,8 @@ impl Link {
         let client = Client::open(url.expose_secret()).map_err(|_| LinkError::Url)?;
         let info = client.get_connection_info();
         let client = match info.addr() {
+            // Whoever can be anybody is given no session.
+            ConnectionAddr::TcpTls { insecure: true, .. } => return Err(LinkError::Url),
             ConnectionAddr::TcpTls { .. } => {
                 let root_cert = Some(roots(ca_file).map_err(LinkError::Roots)?);
                 let certificates = TlsCertificates { client_tls: None, root_cert };
