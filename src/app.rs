@@ -74,6 +74,7 @@ impl App {
         let sessions = Sessions::new(
             &config.identities,
             &config.session_store,
+            &config.upstream.auth_url,
             upstream.clone(),
             clock.clone(),
             Handle::current(),

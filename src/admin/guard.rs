@@ -113,7 +113,7 @@ fn is_form(kind: &HeaderValue) -> bool {
 pub(super) async fn discard(body: Incoming) -> Result<(), Refusal> {
     let broken = || Refusal::new(StatusCode::BAD_REQUEST, "The body broke off.");
     match timeout(PATIENCE, Body::from(body).hold(BODY)).await {
-        Ok(Ok(Held::Whole(_))) => Ok(()),
+        Ok(Ok(Held::Whole(..))) => Ok(()),
         Ok(Ok(Held::TooLong(_))) => {
             let sentence = "An order needs no body, and has one of at most 4 KiB.";
             Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, sentence))

@@ -54,10 +54,15 @@ pub(super) async fn trial(config: &Config, identity: &Identity) -> Result<String
     let identities = std::slice::from_ref(&identity);
     // A trial shares its session with nobody, and takes nobody else's.
     let store = SessionStore { kind: StoreKind::Memory, on_error: StoreError::Local };
-    let sessions = Sessions::new(identities, &store, upstream.clone(), clock.clone(), runtime)
-        .map_err(|error| {
-            Failure::caused(Exit::Config, "there is nowhere to keep a session", &error)
-        })?;
+    let sessions = Sessions::new(
+        identities,
+        &store,
+        &config.upstream.auth_url,
+        upstream.clone(),
+        clock.clone(),
+        runtime,
+    )
+    .map_err(|error| Failure::caused(Exit::Config, "there is nowhere to keep a session", &error))?;
     sessions.start();
 
     let token = sessions.token(0).await.map_err(|error| refused(&identity.name, &error))?;

@@ -34,7 +34,7 @@ use self::{
     api_token::ApiToken,
     keeper::{Keeper, Shared},
     skew::Skew,
-    store::{Binding, Shelf, Store},
+    store::{Binding, Store},
 };
 pub use self::{
     error::Error,
@@ -46,7 +46,7 @@ pub use self::{
 use crate::{
     amove::auth::{self, Unavailable},
     clock::Clock,
-    config::{self, Credentials, Identity},
+    config::{self, BaseUrl, Credentials, Identity},
     upstream::Upstream,
 };
 
@@ -78,6 +78,7 @@ impl Sessions {
     pub fn new(
         identities: &[Identity],
         config: &config::SessionStore,
+        auth_url: &BaseUrl,
         upstream: Upstream,
         clock: Clock,
         runtime: Handle,
@@ -93,8 +94,14 @@ impl Sessions {
             on_error: config.on_error,
         });
         let kept = |identity: &Identity| match &identity.credentials {
-            Credentials::Password { .. } => {
-                let shelf = shelf(&store, identity, &shared);
+            Credentials::Password { username, user_type, .. } => {
+                let binding = Binding {
+                    identity: Arc::clone(&identity.name),
+                    username: username.clone(),
+                    user_type: *user_type,
+                    auth_url: auth_url.to_string(),
+                };
+                let shelf = store.shelf(&binding, &shared.clock);
                 Kept::Login(Arc::new(Keeper::new(identity.clone(), shelf, Arc::clone(&shared))))
             }
             Credentials::ApiToken(secret) => {
@@ -227,10 +234,6 @@ impl Sessions {
     fn keeper(&self, identity: usize) -> Result<&Kept, Error> {
         self.keepers.get(identity).ok_or(Error::UnknownIdentity(identity))
     }
-}
-
-fn shelf(store: &Store, identity: &Identity, shared: &Shared) -> Shelf {
-    store.shelf(&Binding, &shared.clock)
 }
 
 impl fmt::Debug for Sessions {

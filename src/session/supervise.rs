@@ -43,7 +43,9 @@ mod tests {
             let start = counted.fetch_add(1, SeqCst);
             async move { assert!(start >= 2, "the first two die") }
         };
-        let died = || drop(deaths.fetch_add(1, SeqCst));
+        let died = || {
+            deaths.fetch_add(1, SeqCst);
+        };
 
         supervise(Handle::current(), "main".into(), CancellationToken::new(), work, died).await;
 

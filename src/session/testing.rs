@@ -291,11 +291,18 @@ impl World {
         tokio::task::spawn_blocking(move || stop.recv().is_err());
         let clock = Clock::following(Timestamp::from_second(1_800_000_000).expect("a time"));
         let (auth, port) = Auth::start(clock.clone()).await;
-        let upstream = Upstream::new(&upstream(port), 1).expect("an upstream");
+        let config = upstream(port);
+        let upstream = Upstream::new(&config, 1).expect("an upstream");
         let store = SessionStore { kind: StoreKind::Memory, on_error: StoreError::Local };
-        let sessions =
-            Sessions::new(&[identity], &store, upstream, clock.clone(), Handle::current())
-                .expect("a store");
+        let sessions = Sessions::new(
+            &[identity],
+            &store,
+            &config.auth_url,
+            upstream,
+            clock.clone(),
+            Handle::current(),
+        )
+        .expect("a store");
         // Nothing runs before the test waits for the first time.
         sessions.start();
         Self { auth, sessions, clock, _still: still }

@@ -228,7 +228,7 @@ impl Run {
         match done {
             Ok(Done::Claim(Ok(Claim::Mine(lease, entry)))) => {
                 self.lease = Some(lease);
-                Event::Granted(entry)
+                Event::Granted(*entry)
             }
             Ok(Done::Claim(Ok(Claim::Others))) => Event::Taken,
             Ok(Done::Claim(Err(error))) => Event::Unclaimed(self.store_failed(&error)),

@@ -359,7 +359,7 @@ impl Machine {
             (Phase::LoggingIn { .. }, Some(Ok(tried))) => Event::LoginFailed(Failed {
                 failure: Failure::Transient,
                 reason,
-                tried: tried.clone(),
+                tried: *tried,
                 asked: None,
             }),
             (Phase::Claiming, _) => Event::Unclaimed(reason),

@@ -1,87 +1,35 @@
 //! Where sessions outlive the process, or are shared by a fleet.
 
+mod binding;
+mod entry;
+mod file;
 mod memory;
+mod redis;
+mod seal;
+#[cfg(test)]
+mod testing;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
-use secrecy::SecretString;
-use uuid::Uuid;
-
-use self::memory::Memory;
-use super::login::Fingerprint;
+pub(super) use self::{
+    binding::Binding,
+    entry::{Entry, Failure, MAX_RETIRED, Note, Retired, Stored},
+};
+use self::{
+    file::{FilePlace, FileStore},
+    memory::Memory,
+    redis::{LinkError, RedisPlace, RedisStore},
+};
+use crate::{
+    clock::Clock,
+    config::{SessionStore, StoreKind},
+};
 
 /// A lease lasts so long unless it is renewed: longer than any login may talk to the API.
 pub(super) const LEASE: Duration = Duration::from_secs(45);
-/// Sessions that wait to be ended. There are more only if the API cannot be reached for hours.
-pub(super) const MAX_RETIRED: usize = 8;
 /// Members look at the store more often than this, so who has not is gone: its lease is void, and
 /// it keeps nobody from ending the session.
 pub(super) const MEMBER_GONE: Duration = Duration::from_secs(5);
-
-/// What all who share a store know about one identity. Its times are by our own clock, whoever
-/// wrote it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Entry {
-    /// The session in force.
-    pub(super) session: Option<Stored>,
-    /// Sessions that were replaced, and since when: the oldest first, at most [`MAX_RETIRED`].
-    pub(super) retired: Vec<Retired>,
-    /// Why the last login failed, if it did.
-    pub(super) note: Option<Note>,
-    /// When the logins that denied tokens have asked for are paid off.
-    pub(super) denials_paid: Option<Timestamp>,
-}
-
-/// A session, as it is kept.
-#[derive(Clone)]
-pub(super) struct Stored {
-    /// Names it without giving it away.
-    pub(super) id: Uuid,
-    pub(super) jwt: SecretString,
-    pub(super) issued: Timestamp,
-    /// What could be read of its expiry.
-    pub(super) expires: Option<Timestamp>,
-    pub(super) second_factor: bool,
-    /// The credentials that opened it.
-    pub(super) secrets: Fingerprint,
-}
-
-/// A session that was replaced and is still open.
-#[derive(Clone)]
-pub(super) struct Retired {
-    pub(super) id: Uuid,
-    pub(super) jwt: SecretString,
-    /// Nobody uses it any more after this.
-    pub(super) from: Timestamp,
-}
-
-/// Why a login failed, so that nobody repeats it in vain.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Note {
-    pub(super) failure: Failure,
-    /// For people; no secrets.
-    pub(super) reason: Arc<str>,
-    /// The credentials that were tried.
-    pub(super) tried: Fingerprint,
-    /// Not again before this time; of refused credentials, not at all.
-    pub(super) until: Timestamp,
-    /// How many logins have failed in a row.
-    pub(super) failures: u32,
-}
-
-/// How a login failed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Failure {
-    /// The same credentials will be refused again.
-    Refused,
-    /// The user has as many sessions as the API allows.
-    Quota,
-    /// The API does not accept its own request tokens.
-    RequestToken,
-    /// Another time it may work.
-    Transient,
-}
 
 /// Counts what was written for an identity; others than the last one are of no interest.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -101,7 +49,7 @@ pub(super) struct Look {
 #[derive(Debug)]
 pub(super) enum Claim {
     /// We may, and nobody else; this is the entry as it stands.
-    Mine(Lease, Entry),
+    Mine(Lease, Box<Entry>),
     /// Somebody else is logging in.
     Others,
 }
@@ -115,6 +63,8 @@ pub(super) struct Lease(LeaseKind);
 enum LeaseKind {
     /// Nobody else could hold it.
     Memory,
+    File(file::Lease),
+    Redis(redis::Lease),
 }
 
 /// What became of an entry that was to be written.
@@ -138,7 +88,7 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) enum Left {
     /// Nobody: what was in the entry is ours to end, and the entry is empty now.
-    Nobody(Entry),
+    Nobody(Box<Entry>),
     /// Others, who use the session; the one who was here last was here so long ago.
     Others { seen: Duration },
     /// The session waits for the next start; what was retired is ours to end.
@@ -147,16 +97,88 @@ pub(super) enum Left {
 
 /// Why the store was of no help.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum Error {
+pub(super) enum Error {
     /// It cannot be reached, or it has answered with an error.
     #[error("the session store cannot be used: {0}")]
     Unavailable(Arc<str>),
+}
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There can be no file.
+    #[error(
+        "`session_store.path` cannot be {path}: its folder must exist and be writable, and the file readable if there is one"
+    )]
+    File {
+        /// As it is set.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The URL cannot be used.
+    #[error(
+        "`session_store.url` cannot be used: expected redis://HOST:PORT, rediss://HOST:PORT or unix:/path"
+    )]
+    Url,
+    /// There are no roots.
+    #[error("`session_store.ca_file` cannot be {path}: expected certificates in PEM")]
+    Roots {
+        /// As it is set.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Where sessions are kept.
+#[derive(Debug)]
+pub(super) enum Store {
+    /// In the process.
+    Memory,
+    /// In a file of this machine.
+    File(FileStore),
+    /// In a Redis that a fleet shares.
+    Redis(RedisStore),
+}
+
+impl Store {
+    /// Opens what is configured. A Redis that is down is tried again whenever it is needed.
+    pub(super) fn open(config: &SessionStore) -> Result<Self, OpenError> {
+        match &config.kind {
+            StoreKind::Memory => Ok(Self::Memory),
+            StoreKind::File { path, key } => {
+                let unusable = |source| OpenError::File { path: path.clone(), source };
+                FileStore::open(path, key).map(Self::File).map_err(unusable)
+            }
+            StoreKind::Redis { url, ca_file, key } => {
+                let unusable = |error| match error {
+                    LinkError::Url => OpenError::Url,
+                    LinkError::Roots(source) => {
+                        OpenError::Roots { path: ca_file.clone().unwrap_or_default(), source }
+                    }
+                };
+                RedisStore::open(url, ca_file.as_deref(), key).map(Self::Redis).map_err(unusable)
+            }
+        }
+    }
+
+    /// The place of what is bound so. Each call makes another member of the fleet.
+    pub(super) fn shelf(&self, binding: &Binding, clock: &Clock) -> Shelf {
+        match self {
+            Self::Memory => Shelf::Memory(Memory::default()),
+            Self::File(store) => Shelf::File(store.place(binding)),
+            Self::Redis(store) => Shelf::Redis(store.place(binding, clock)),
+        }
+    }
 }
 
 /// One identity's place in the store.
 #[derive(Debug)]
 pub(super) enum Shelf {
     Memory(Memory),
+    File(FilePlace),
+    Redis(RedisPlace),
 }
 
 impl Shelf {
@@ -164,13 +186,15 @@ impl Shelf {
     pub(super) fn is_shared(&self) -> bool {
         match self {
             Self::Memory(_) => false,
+            Self::File(_) | Self::Redis(_) => true,
         }
     }
 
     /// Whether a fleet shares the session.
     pub(super) fn is_fleet(&self) -> bool {
         match self {
-            Self::Memory(_) => false,
+            Self::Memory(_) | Self::File(_) => false,
+            Self::Redis(_) => true,
         }
     }
 
@@ -178,20 +202,32 @@ impl Shelf {
     pub(super) async fn look(&self, known: Option<Revision>) -> Result<Look, Error> {
         match self {
             Self::Memory(memory) => Ok(memory.look(known)),
+            Self::File(file) => file.look(known).await,
+            Self::Redis(redis) => redis.look(known).await,
         }
     }
 
     /// Asks for the right to log in; does not wait for it.
     pub(super) async fn claim(&self) -> Result<Claim, Error> {
-        match self {
-            Self::Memory(memory) => Ok(Claim::Mine(Lease(LeaseKind::Memory), memory.entry())),
-        }
+        let claimed = match self {
+            Self::Memory(memory) => Some((LeaseKind::Memory, memory.entry())),
+            Self::File(file) => {
+                file.claim().await?.map(|(lease, entry)| (LeaseKind::File(lease), entry))
+            }
+            Self::Redis(redis) => {
+                redis.claim().await?.map(|(lease, entry)| (LeaseKind::Redis(lease), entry))
+            }
+        };
+        Ok(claimed
+            .map_or(Claim::Others, |(lease, entry)| Claim::Mine(Lease(lease), Box::new(entry))))
     }
 
     /// Keeps the lease for another [`LEASE`]; `false` if it is lost.
     pub(super) async fn renew(&self, lease: &Lease) -> Result<bool, Error> {
         match (self, &lease.0) {
-            (Self::Memory(_), LeaseKind::Memory) => Ok(true),
+            (Self::Redis(redis), LeaseKind::Redis(lease)) => redis.renew(lease).await,
+            (_, LeaseKind::Memory | LeaseKind::File(_)) => Ok(true),
+            (_, LeaseKind::Redis(_)) => Ok(false),
         }
     }
 
@@ -199,13 +235,21 @@ impl Shelf {
     pub(super) async fn put(&self, lease: Lease, entry: &Entry) -> Result<Put, Error> {
         match (self, lease.0) {
             (Self::Memory(memory), LeaseKind::Memory) => Ok(Put::Done(memory.put(entry))),
+            (Self::File(file), LeaseKind::File(lease)) => {
+                file.put(lease, entry).await.map(Put::Done)
+            }
+            (Self::Redis(redis), LeaseKind::Redis(lease)) => redis.put(lease, entry).await,
+            // A lease of another store is worth nothing here.
+            (Self::Memory(_) | Self::File(_) | Self::Redis(_), _) => Ok(Put::LeaseLost),
         }
     }
 
     /// Gives the lease back.
     pub(super) async fn give_back(&self, lease: Lease) {
         match (self, lease.0) {
-            (Self::Memory(_), LeaseKind::Memory) => {}
+            (Self::Redis(redis), LeaseKind::Redis(lease)) => redis.give_back(lease).await,
+            // The others end when they are dropped.
+            (Self::Memory(_) | Self::File(_) | Self::Redis(_), _) => {}
         }
     }
 
@@ -214,13 +258,17 @@ impl Shelf {
     pub(super) async fn take_step(&self, end: u64, period: u64) -> Result<Step, Error> {
         match self {
             Self::Memory(memory) => Ok(memory.take_step(end, period)),
+            Self::File(file) => file.take_step(end, period).await,
+            Self::Redis(redis) => redis.take_step(end, period).await,
         }
     }
 
     /// Leaves those who share the entry. May be asked again.
     pub(super) async fn leave(&self) -> Result<Left, Error> {
         match self {
-            Self::Memory(memory) => Ok(Left::Nobody(memory.leave())),
+            Self::Memory(memory) => Ok(Left::Nobody(Box::new(memory.leave()))),
+            Self::File(file) => file.leave().await.map(|retired| Left::Kept { retired }),
+            Self::Redis(redis) => redis.leave().await,
         }
     }
 }
@@ -230,38 +278,4 @@ impl Shelf {
 /// Used steps further ahead than one were counted by a clock that has since been put right.
 pub(super) fn is_free(end: u64, period: u64, used_until: u64) -> bool {
     used_until < end || used_until > end.saturating_add(period)
-}
-
-impl fmt::Debug for Stored {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stored")
-            .field("id", &self.id)
-            .field("issued", &self.issued)
-            .field("expires", &self.expires)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Retired {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Retired")
-            .field("id", &self.id)
-            .field("from", &self.from)
-            .finish_non_exhaustive()
-    }
-}
-
-/// STUB until merge
-pub(super) struct Store;
-pub(super) struct Binding;
-#[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub enum OpenError {}
-impl Store {
-    pub(super) fn open(_: &crate::config::SessionStore) -> Result<Self, OpenError> {
-        Ok(Self)
-    }
-    pub(super) fn shelf(&self, _: &Binding, _: &crate::clock::Clock) -> Shelf {
-        Shelf::Memory(Memory::default())
-    }
 }
