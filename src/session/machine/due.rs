@@ -59,12 +59,19 @@ impl Machine {
         if self.asked.denied && self.bar(at.now).is_some() {
             self.forget_denial();
         }
-        let Some(why) = self.due(at.now) else { return };
-        if let Some((reason, _)) = self.store.down.clone().filter(|(_, until)| at.now < *until) {
+        let mut settled = None;
+        while let Some(why) = self.due(at.now).filter(|_| self.phase == Phase::Resting) {
+            let down = self.store.down.clone().filter(|(_, until)| at.now < *until);
+            let Some((reason, _)) = down else {
+                self.phase = Phase::Claiming;
+                self.actions.push(Action::Claim);
+                return;
+            };
+            // One thing may be settled without the store and leave another to do.
+            if settled.replace(why) == Some(why) {
+                return;
+            }
             self.without_store(why, &reason, at);
-        } else {
-            self.phase = Phase::Claiming;
-            self.actions.push(Action::Claim);
         }
     }
 
@@ -115,8 +122,7 @@ impl Machine {
 
     /// The note that bars a login now.
     pub(super) fn bar(&self, now: Timestamp) -> Option<&Note> {
-        let note = self.entry.note.as_ref()?;
-        let barred = match note.failure {
+        let bars = |note: &&Note| match note.failure {
             Failure::Refused => {
                 matches!(&self.credentials, Some(Ok(credentials)) if *credentials == note.tried)
             }
@@ -125,7 +131,7 @@ impl Machine {
                 now < note.until && note.until <= later(now, QUOTA_CAP)
             }
         };
-        barred.then_some(note)
+        self.latched.as_ref().filter(bars).or(self.entry.note.as_ref().filter(bars))
     }
 
     /// When a retired session is to be ended by us.

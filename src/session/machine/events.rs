@@ -99,8 +99,12 @@ impl Machine {
     }
 
     /// Makes the entry of the store ours.
-    fn take_over(&mut self, entry: Entry, at: Moment) {
+    fn take_over(&mut self, mut entry: Entry, at: Moment) {
         let known = self.held.as_ref().map(|held| held.stored.id);
+        self.latched = self.latched.take().filter(|note| !self.is_outdated(note, &entry));
+        if entry.note.is_none() {
+            entry.note = self.bar(at.now).filter(|note| !self.is_outdated(note, &entry)).cloned();
+        }
         match &entry.session {
             Some(session) if known == Some(session.id) => {
                 self.held.iter_mut().for_each(|held| held.sharing = Sharing::Everybodys);
@@ -118,6 +122,27 @@ impl Machine {
             None => self.lose(&entry),
         }
         self.entry = entry;
+        self.latch();
+    }
+
+    /// Our credentials were refused, here or by another gateway's login.
+    fn latch(&mut self) {
+        let refused = |note: &&Note| note.failure == Failure::Refused;
+        let credentials = self.credentials.as_ref().and_then(|it| it.as_ref().ok());
+        let ours = |note: &&Note| credentials == Some(&note.tried);
+        if let Some(note) = self.entry.note.as_ref().filter(refused).filter(ours) {
+            self.latched = Some(note.clone());
+        }
+    }
+
+    /// Whether the same credentials have opened a session since. Otherwise a failure that the store
+    /// does not know of, because it was away or was emptied, still stands.
+    fn is_outdated(&self, note: &Note, entry: &Entry) -> bool {
+        let Some(session) = &entry.session else { return false };
+        let held = self.held.as_ref().map(|held| held.stored.id);
+        let known = self.entry.session.as_ref().map(|session| session.id);
+        let is_new = ![held, known].contains(&Some(session.id));
+        is_new && session.secrets == note.tried
     }
 
     /// The store does not have our session: because it was ended, or because the store was emptied.
@@ -270,6 +295,7 @@ impl Machine {
         let foreign =
             |note: &Note| note.failure == Failure::Refused && note.tried != stored.secrets;
         self.entry.note = self.entry.note.take().filter(foreign);
+        self.latched = self.latched.take().filter(foreign);
         self.serve(stored, service, Sharing::Ours, false);
         self.finish_refresh();
         if leased {
@@ -298,6 +324,7 @@ impl Machine {
             until: later(at.now, pause),
             failures,
         });
+        self.latch();
         self.asked.denied = false;
         self.asked.rotation = false;
         self.finish_refresh();

@@ -26,7 +26,7 @@ use uuid::Uuid;
 use super::{
     login::Fingerprint,
     status::State,
-    store::{Entry, Failure, Put, Retired, Revision, Stored},
+    store::{Entry, Failure, Note, Put, Retired, Revision, Stored},
     token::Service,
 };
 use crate::config::{Identity, StoreError};
@@ -238,6 +238,8 @@ pub(super) struct Machine {
     asked: Asked,
     store: Store,
     tickets: Tickets,
+    /// How our credentials were refused. Kept apart from the entry, whose note may be about others'.
+    latched: Option<Note>,
     /// The session that the API has denied last.
     dead: Option<Uuid>,
     /// Sessions that we have retired, so that we end them.
@@ -265,6 +267,7 @@ impl Machine {
             asked: Asked::default(),
             store: Store { members: 1, ..Store::default() },
             tickets: Tickets::default(),
+            latched: None,
             dead: None,
             retired_here: Vec::new(),
             doubts: 0,

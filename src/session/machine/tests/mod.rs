@@ -1,5 +1,6 @@
 //! The machine, without sockets: every transition one by one, and fleets in which anything happens.
 
+mod fleet;
 mod transitions;
 
 use std::time::Duration;
