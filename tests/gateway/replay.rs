@@ -59,9 +59,11 @@ async fn whatever_shows_a_dead_session_each_route_is_replayed_as_the_catalogue_s
         let options = Options { mfa: false, dead_session: denial, ..Options::default() };
         let gateway = TestGateway::before(options, "").await.logged_in().await;
         gateway.amove.revoke_sessions();
-        // All are sent, and denied, before there is a new token.
-        let (ms, host) = (1500, Some(Host::Auth));
-        gateway.amove.inject(Fault::Latency { ms, count: None, host, route: None });
+        // All are sent before the first is denied: those that come later wait for the new token.
+        for host in [Host::Main, Host::Auth] {
+            let (ms, host) = (1500, Some(host));
+            gateway.amove.inject(Fault::Latency { ms, count: None, host, route: None });
+        }
 
         let calls = rows
             .iter()

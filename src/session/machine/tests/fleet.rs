@@ -64,7 +64,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 enum Job {
     Claim,
     LogIn,
-    Write(Entry),
+    Write(Box<Entry>),
 }
 
 struct Member {
@@ -163,7 +163,7 @@ impl Fleet {
             Action::Write(entry) => {
                 assert!(member.job.is_none() && member.leased, "a write without a lease: {told}");
                 assert!(entry.retired.len() <= crate::session::store::MAX_RETIRED);
-                member.job = Some(Job::Write(entry));
+                member.job = Some(Job::Write(Box::new(entry)));
             }
             Action::GiveBack => {
                 assert!(std::mem::take(&mut member.leased), "nothing to give back: {told}");
@@ -213,7 +213,7 @@ impl Fleet {
                 self.lease = self.lease.filter(|holder| *holder != at);
                 Event::Written(Err(down))
             }
-            Job::Write(entry) => self.written(at, entry),
+            Job::Write(entry) => self.written(at, *entry),
         };
         self.tell(at, event);
     }
