@@ -55,6 +55,32 @@ async fn a_thousand_requests_on_a_cold_gateway_share_one_login() {
 }
 
 #[tokio::test]
+async fn five_thousand_requests_on_two_hundred_connections_share_one_login_whoever_leaves() {
+    let gateway = TestGateway::in_front_of(amove_with([slow_logins(300)]).await, "").await;
+    let mut first: Wire = gateway.wire().await;
+    first.write(format!("GET {USERINFO} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await;
+    let mut calls = JoinSet::new();
+    for _ in 0..200 {
+        let mut connection = gateway.connect().await;
+        calls.spawn(async move {
+            let mut served = 0;
+            for _ in 0..25 {
+                let reply = connection.call(request("GET", USERINFO, &[], "")).await;
+                served += usize::from(reply.status == 200);
+            }
+            served
+        });
+    }
+    drop(first);
+
+    let served: usize = calls.join_all().await.into_iter().sum();
+
+    assert_eq!(served, 5000);
+    let stats = gateway.amove.stats();
+    assert_eq!((stats.logins, stats.failed_logins, stats.refused_bearers), (1, 0, 0));
+}
+
+#[tokio::test]
 async fn a_thousand_requests_with_a_dead_token_share_one_login() {
     let gateway = TestGateway::in_front_of(amove_with([]).await, "").await.logged_in().await;
     gateway.amove.revoke_sessions();
