@@ -48,6 +48,18 @@
 //! records go to a thread of their own, a few milliseconds' worth at a time.
 //!
 //! What workers share is read by reference: the token in force, the callers, the quotas.
+//!
+//! # Sessions
+//!
+//! ```text
+//! callers ── read the token, without a lock ──▶ slot ◀── put ── keeper ── login ──▶ auth host
+//!    └────── denied, or none: ask and wait ──────────────────▶  │   ▲
+//!                                          event, time ──▶ machine  └── look, claim, write ──▶ store
+//! ```
+//!
+//! Each identity has one task (the keeper). It tells a pure machine what happens and does what that
+//! decides; callers wait for what it tells, and may leave. Whoever holds the store's lease logs in;
+//! the others find the session, or the note of why there is none, in the store.
 
 pub mod admin;
 pub mod amove;
