@@ -373,9 +373,13 @@ impl Machine {
 
     /// An operator has ended the session.
     fn withdraw(&mut self, now: Timestamp) {
-        let from = if self.store.members > 1 { later(now, FOLLOWED) } else { now };
+        let after = if self.store.members > 1 { FOLLOWED } else { Duration::ZERO };
         if let Some(old) = self.entry.session.take() {
-            self.retire(Retired { id: old.id, jwt: old.jwt, from });
+            // Not left to a sweep, which would have to wait for the next login to be over.
+            self.revoked_here.push(old.id);
+            let stored = Ending { id: old.id, jwt: old.jwt.clone() };
+            self.actions.push(Action::LogOut { stored, after });
+            self.retire(Retired { id: old.id, jwt: old.jwt, from: later(now, after) });
         }
         self.drop_unshared();
         if self.held.take().is_some() {
@@ -409,8 +413,9 @@ impl Machine {
 
     fn retire(&mut self, retired: Retired) {
         self.retired_here.push(retired.id);
-        if self.retired_here.len() > MAX_RETIRED {
-            self.retired_here.remove(0);
+        for ids in [&mut self.retired_here, &mut self.revoked_here] {
+            let surplus = ids.len().saturating_sub(MAX_RETIRED);
+            ids.drain(..surplus);
         }
         self.entry.retired.push(retired);
         if self.entry.retired.len() > MAX_RETIRED {
@@ -421,6 +426,11 @@ impl Machine {
 
     fn end(&mut self, retired: Retired) {
         self.retired_here.retain(|id| *id != retired.id);
+        let revoked = self.revoked_here.iter().position(|id| *id == retired.id);
+        if let Some(at) = revoked {
+            self.revoked_here.remove(at);
+            return;
+        }
         let stored = Ending::from(retired);
         self.actions.push(Action::LogOut { stored, after: Duration::ZERO });
     }

@@ -244,6 +244,8 @@ pub(super) struct Machine {
     dead: Option<Uuid>,
     /// Sessions that we have retired, so that we end them.
     retired_here: Vec<Uuid>,
+    /// Those among them whose end is under way.
+    revoked_here: Vec<Uuid>,
     /// Logins for denied tokens that are still to be paid for.
     doubts: u32,
     /// No login for a denied token before this time.
@@ -270,6 +272,7 @@ impl Machine {
             latched: None,
             dead: None,
             retired_here: Vec::new(),
+            revoked_here: Vec::new(),
             doubts: 0,
             denials_held: None,
             denials_seen: 0,

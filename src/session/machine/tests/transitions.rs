@@ -422,13 +422,19 @@ fn an_operator_ends_the_session_and_the_next_one_is_opened() {
     let mut sample = Sample::valid();
     sample.on(5.0, Event::Revoke(1), &["claim"]);
     let entry = sample.machine.entry.clone();
-    sample.on(5.0, Event::Granted(entry), &["withdraw", "write"]);
+    sample.on(5.0, Event::Granted(entry), &["log out", "withdraw", "write"]);
     assert_eq!(sample.machine.tickets().revoked, 1);
     assert!(sample.entry().session.is_none());
     sample.written(5.0, &["claim"]);
 
     let entry = sample.machine.entry.clone();
     sample.on(5.0, Event::Granted(entry), &["log in"]);
+    sample.on(35.0, Event::LoggedIn(session(password(RIGHT), 35.0)), &["serve", "write"]);
+    sample.written(35.0, &["claim"]);
+    // It is not ended twice.
+    let entry = sample.machine.entry.clone();
+    sample.on(35.0, Event::Granted(entry), &["write"]);
+    assert!(sample.entry().retired.is_empty());
 }
 
 #[test]
