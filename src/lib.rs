@@ -31,7 +31,7 @@
 //!
 //! | floor | modules | |
 //! |---|---|---|
-//! | ground | [`clock`] [`config`] [`message`], then [`telemetry`] [`upstream`], then [`amove`] | know nothing of what is above |
+//! | ground | [`amove`] [`clock`] [`config`] [`message`], then [`telemetry`] [`upstream`] | know nothing of what is above |
 //! | domains | [`audit`] [`caller`] [`limit`] [`session`] | decide; know neither layers nor problems |
 //! | way | [`problem`] [`exchange`] [`middleware`] [`stack`] | translate decisions into HTTP |
 //! | edges | [`server`] [`admin`] | callers come in here, operators there |

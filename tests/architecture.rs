@@ -9,9 +9,8 @@ use std::{
 
 /// The modules, from the ground up. Each may use the floors below its own.
 const FLOORS: &[&[&str]] = &[
-    &["clock", "config", "message"],
+    &["amove", "clock", "config", "message"],
     &["telemetry", "upstream"],
-    &["amove"],
     &["audit", "caller", "limit", "session"],
     &["problem"],
     &["exchange"],

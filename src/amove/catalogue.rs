@@ -7,10 +7,10 @@ use http::Method;
 
 use super::paths;
 pub use super::{
+    host::Host,
     kinds::{AnswerKind, AuthKind, BodyKind, Effect},
     tags::Tags,
 };
-pub use crate::upstream::Host;
 
 /// One row for each route: the contract's own table.
 const TABLE: &str = include_str!("routes.csv");
@@ -200,6 +200,11 @@ impl Route {
             replayable: judges_token && !tags.contains(Tags::ONE_SHOT),
             retryable: harmless && !tags.intersects(Tags::NEVER_TWICE),
         })
+    }
+
+    /// Whether it is found for `method`.
+    pub fn answers(&self, method: &Method) -> bool {
+        self.methods().iter().any(|own| own == method)
     }
 
     /// The hub is one row, but SignalR negotiates, sends and hangs up with other methods.

@@ -1,10 +1,10 @@
-//! Everything we know about the API.
+//! Everything we know about the API: facts, and nothing that is sent.
 
-pub mod auth;
 pub mod catalogue;
 pub mod codes;
+pub mod host;
 pub mod kinds;
 pub mod paths;
+pub mod patterns;
 pub mod request_token;
 pub mod tags;
-pub mod userinfo;

@@ -8,11 +8,11 @@ use jiff::Timestamp;
 
 use super::{Exit, Failure, Global, print, runtime};
 use crate::{
-    amove::userinfo::{self, UserInfo, userinfo},
     clock::Clock,
     config::{Config, Credentials, Identity, SessionStore, StoreError, StoreKind, UserType},
     session::{self, Sessions, Token},
     upstream::Upstream,
+    upstream::userinfo::{self, UserInfo, userinfo},
 };
 
 #[derive(Debug, Args)]

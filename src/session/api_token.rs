@@ -26,8 +26,8 @@ use super::{
     supervise::supervise,
 };
 use crate::{
-    amove::userinfo::{self, userinfo},
     config::{Identity, secret::Secret},
+    upstream::userinfo::{self, userinfo},
 };
 
 /// A file is looked at so often; a changed one has to look the same twice before it counts.

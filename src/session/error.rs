@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::amove::auth;
+use crate::upstream::auth;
 
 /// Why there is no token. One failure is shared by all who waited for it.
 #[derive(Clone, Debug, thiserror::Error)]

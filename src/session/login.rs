@@ -14,13 +14,13 @@ use super::{
     totp::{self, Step, Totp},
 };
 use crate::{
-    amove::auth::{self, Answer, LoginAnswer, RequestToken},
     clock::Clock,
     config::{
         UserType,
         secret::{self, Secret},
     },
     upstream::Upstream,
+    upstream::auth::{self, Answer, LoginAnswer, RequestToken},
 };
 
 /// How long a login may talk to the API. Waiting for a TOTP step is not counted.

@@ -44,10 +44,10 @@ pub use self::{
     token::Token,
 };
 use crate::{
-    amove::auth::{self, Unavailable},
     clock::Clock,
     config::{self, BaseUrl, Credentials, Identity},
     upstream::Upstream,
+    upstream::auth::{self, Unavailable},
 };
 
 /// How long a caller waits for a request token, and how soon it may ask for another.

@@ -4,25 +4,19 @@ use std::{io, sync::Arc, time::Duration};
 
 use http::header;
 
+pub use crate::amove::host::Host;
 use crate::{
     config,
     message::{BoxError, Request, Response},
 };
 
+pub mod auth;
 mod connection;
 mod pool;
 mod tls;
+pub mod userinfo;
 
 use pool::Pool;
-
-/// Which of the two hosts of the API (contract section 2).
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Host {
-    /// `api.amove.io`: everything but logins.
-    Api,
-    /// `auth.amove.io`: `/api/authentication/*` only.
-    Auth,
-}
 
 /// The way to both hosts of the API. Cloning it shares the connections.
 #[derive(Clone, Debug)]

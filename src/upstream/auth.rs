@@ -11,11 +11,11 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use serde::{Deserialize, Serialize};
 
-use super::codes::AppError;
+use super::{Host, Upstream};
 use crate::{
+    amove::codes::AppError,
     config::UserType,
     message::{Body, BoxError, Held, Request, Response},
-    upstream::{self, Host, Upstream},
 };
 
 const REQUEST_TOKEN: &str = "/api/authentication/request_token";
@@ -81,7 +81,7 @@ pub enum Error {
 pub enum Unavailable {
     /// The host could not be reached.
     #[error(transparent)]
-    Upstream(upstream::Error),
+    Upstream(super::Error),
     /// It did not answer within the time that the caller gave it.
     #[error("the auth host did not answer within {} s", .0.as_secs())]
     Timeout(Duration),
@@ -383,7 +383,7 @@ mod tests {
     fn kind(call: &str, status: u16, code: &str) -> &'static str {
         let mut headers = HeaderMap::new();
         if let Ok(code) = HeaderValue::from_str(code) {
-            headers.insert(super::super::codes::ERROR_CODE, code);
+            headers.insert(crate::amove::codes::ERROR_CODE, code);
         }
         match failure(call, StatusCode::from_u16(status).expect("a status"), &headers, b"") {
             Error::Refused(_) => "refused",

@@ -3,10 +3,8 @@
 use http::{HeaderValue, Method, StatusCode, Uri, header};
 use serde::Deserialize;
 
-use crate::{
-    message::{Body, Held, Request},
-    upstream::{self, Host, Upstream},
-};
+use super::{Host, Upstream};
+use crate::message::{Body, Held, Request};
 
 const USERINFO: &str = "/api/v1/user/userinfo";
 /// More than any answer needs.
@@ -29,7 +27,7 @@ pub struct UserInfo {
 pub enum Error {
     /// There was no answer.
     #[error("the API cannot be asked who we are")]
-    Unreachable(#[source] upstream::Error),
+    Unreachable(#[source] super::Error),
     /// It answered with something else.
     #[error("the API answered {} to user/userinfo", .0.as_u16())]
     Answered(StatusCode),
