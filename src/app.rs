@@ -12,6 +12,7 @@ use crate::{
     clock::Clock,
     config::{Config, Listen, secret},
     limit::Limiter,
+    policy::Policy,
     server::{BindError, Bound, Server},
     session::{self, Sessions},
     stack::{Shared, stack},
@@ -82,6 +83,7 @@ impl App {
         let shared = Shared {
             trail: Arc::clone(&trail),
             callers: Arc::new(Callers::new(config)),
+            policy: Arc::new(Policy::new(config)),
             limiter: Arc::new(Limiter::new(config)),
             sessions: Arc::clone(&sessions),
             clock: clock.clone(),

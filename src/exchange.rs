@@ -41,6 +41,7 @@ pub struct Exchange {
     destination: OnceLock<Destination>,
     attempts: Mutex<Attempts>,
     replay: OnceLock<Replay>,
+    rule: OnceLock<Arc<str>>,
     ending: Mutex<Ending>,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
@@ -111,6 +112,7 @@ impl Exchange {
             destination: OnceLock::new(),
             attempts: Mutex::default(),
             replay: OnceLock::new(),
+            rule: OnceLock::new(),
             ending: Mutex::default(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -170,6 +172,11 @@ impl Exchange {
     /// Written by `normalise`: the API's code for the error of the last attempt.
     pub fn reported(&self, code: &str) {
         lock(&self.attempts).code = Some(code.to_owned());
+    }
+
+    /// Written by `authorise`: the rule that forbids the call.
+    pub fn set_rule(&self, rule: Arc<str>) {
+        write_once(&self.rule, rule);
     }
 
     /// Written by `inject_token`, if our token was denied.
@@ -264,6 +271,7 @@ impl Exchange {
             bytes_out: self.bytes_out.load(Ordering::Relaxed),
             attempts: attempts.count,
             replay: self.replay.get().copied(),
+            rule: self.rule.get().cloned(),
             legacy: destination.is_some_and(|destination| destination.legacy),
             peer: self.peer.clone(),
         }

@@ -13,6 +13,7 @@
 //!    │  authenticate   finds out who is calling                  │   may this request pass?
 //!    │  sanitise       takes away what the API must not hear     │
 //!    │  find_route     finds the route; moves legacy paths       │
+//!    │  authorise      asks the policy                           │
 //!    │  limit          takes it from the caller's quota          │
 //!    ├──────────────────────────────────────────────────────────┤
 //!    │  inject_token   signs it in; replays once after a denial  │   towards the API:
@@ -32,7 +33,7 @@
 //! | floor | modules | |
 //! |---|---|---|
 //! | ground | [`amove`] [`clock`] [`config`] [`message`], then [`telemetry`] [`upstream`] | know nothing of what is above |
-//! | domains | [`audit`] [`caller`] [`limit`] [`session`] | decide; know neither layers nor problems |
+//! | domains | [`audit`] [`caller`] [`limit`] [`policy`] [`session`] | decide; know neither layers nor problems |
 //! | way | [`problem`] [`exchange`] [`middleware`] [`stack`] | translate decisions into HTTP |
 //! | edges | [`server`] [`admin`] | callers come in here, operators there |
 //! | process | [`app`] [`cli`] | |
@@ -74,6 +75,7 @@ pub mod exchange;
 pub mod limit;
 pub mod message;
 pub mod middleware;
+pub mod policy;
 pub mod problem;
 pub mod server;
 pub mod session;

@@ -11,10 +11,11 @@ use crate::{
     config::Config,
     limit::Limiter,
     middleware::{
-        admit::Admit, around, audit::Audit, authenticate::Authenticate, find_route::FindRoute,
-        forward::Forward, inject_token::InjectToken, limit::Limit, normalise::Normalise,
-        receive::Gateway, sanitise::Sanitise,
+        admit::Admit, around, audit::Audit, authenticate::Authenticate, authorise::Authorise,
+        find_route::FindRoute, forward::Forward, inject_token::InjectToken, limit::Limit,
+        normalise::Normalise, receive::Gateway, sanitise::Sanitise,
     },
+    policy::Policy,
     session::Sessions,
     upstream::Upstream,
 };
@@ -26,6 +27,8 @@ pub struct Shared {
     pub trail: Arc<Trail>,
     /// Who may call.
     pub callers: Arc<Callers>,
+    /// What each caller may call.
+    pub policy: Arc<Policy>,
     /// What each caller has left.
     pub limiter: Arc<Limiter>,
     /// What signs us in.
@@ -44,7 +47,8 @@ pub fn stack(config: &Config, shared: &Shared, upstream: Upstream) -> Gateway {
         .layer(around(Admit::new(&config.server)))                             // refuses what is ambiguous or too large
         .layer(around(Authenticate::new(&shared.callers)))                     // finds out who is calling
         .layer(around(Sanitise))                                               // takes away what the API must not hear
-        .layer(around(FindRoute::new(&config.legacy, &config.policy)))         // finds the route; moves legacy paths
+        .layer(around(FindRoute::new(&config.legacy)))                         // finds the route; moves legacy paths
+        .layer(around(Authorise::new(&shared.policy)))                         // asks the policy
         .layer(around(Limit::new(&shared.limiter, &config.rate_limit)))        // takes it from the caller's quota
         // Towards the API: how does it get there?
         .layer(around(InjectToken::new(&shared.sessions, config)))             // signs it in; replays once after a denial

@@ -11,7 +11,7 @@ use std::{
 const FLOORS: &[&[&str]] = &[
     &["amove", "clock", "config", "message"],
     &["telemetry", "upstream"],
-    &["audit", "caller", "limit", "session"],
+    &["audit", "caller", "limit", "policy", "session"],
     &["problem"],
     &["exchange"],
     &["middleware"],

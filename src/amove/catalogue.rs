@@ -33,12 +33,14 @@ static RECORDS: LazyLock<Vec<StringRecord>> = LazyLock::new(|| {
     csv::Reader::from_reader(TABLE.as_bytes()).into_records().filter_map(Result::ok).collect()
 });
 static ROUTES: LazyLock<Vec<Route>> =
-    LazyLock::new(|| RECORDS.iter().filter_map(Route::from_record).collect());
+    LazyLock::new(|| RECORDS.iter().enumerate().filter_map(Route::from_record).collect());
 static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| Catalogue::new(&ROUTES));
 
 /// A documented route.
 #[derive(Debug)]
 pub struct Route {
+    /// Its position in the catalogue.
+    pub index: usize,
     /// Who serves it.
     pub host: Host,
     /// The hub's row says GET, but it is found for every method SignalR uses.
@@ -112,6 +114,15 @@ impl Catalogue {
         }
     }
 
+    /// What is known of the path `key`, whatever the method.
+    pub fn tags_at(&self, key: &str) -> Tags {
+        let (name, deeper) = split(key);
+        let Some(entry) = self.index.get(name) else { return Tags::default() };
+        let choice =
+            if deeper && !entry.below.methods.is_empty() { &entry.below } else { &entry.exact };
+        choice.routes.iter().map(|route| route.tags).collect()
+    }
+
     fn new(routes: &'static [Route]) -> Self {
         let mut index: HashMap<String, Entry> = HashMap::new();
         for route in routes {
@@ -169,7 +180,7 @@ fn split(key: &str) -> (&str, bool) {
 }
 
 impl Route {
-    fn from_record(record: &'static StringRecord) -> Option<Self> {
+    fn from_record((index, record): (usize, &'static StringRecord)) -> Option<Self> {
         let [host, method, template, auth, paginated, body, answer, notes]: [&str; 8] =
             record.deserialize(None).ok()?;
         let host = match host {
@@ -185,6 +196,7 @@ impl Route {
         let judges_token = auth == AuthKind::Bearer && !JUDGE_SOMETHING_ELSE.contains(&template);
         let harmless = effect == Effect::Read || REPEATABLE_WRITES.contains(&template);
         Some(Self {
+            index,
             host,
             method: method.parse().ok()?,
             template,

@@ -69,6 +69,8 @@ pub struct Record {
     pub attempts: u32,
     /// What became of the replay, where our token was denied.
     pub replay: Option<Replay>,
+    /// The rule that forbade the call.
+    pub rule: Option<Arc<str>>,
     /// Whether the path came without a version.
     pub legacy: bool,
     /// Where the request came from.

@@ -175,6 +175,11 @@ impl Layers {
                 Known::Setting(_) | Known::SecretFile => {
                     let value = item.span().unwrap_or(place);
                     if let Some(places) = self.places.get_mut(at) {
+                        let elements = item.as_array().into_iter().flatten().enumerate();
+                        let place = |(at, it): (usize, &toml_edit::Value)| {
+                            Some((format!("{path}.{at}"), it.span()?))
+                        };
+                        places.extend(elements.filter_map(place));
                         places.push((path, value));
                     }
                 }
@@ -271,7 +276,7 @@ impl Layers {
                 None
             }
         };
-        let origins = Origins { figment: &figment, places: &self.places };
+        let origins = Origins { figment: &figment, places: &self.places, sources: &self.sources };
         let merged = merged.unwrap_or_default();
         let mut reader = read::Reader::new(&merged, &origins, &self.names);
         let config = reader.config();
@@ -326,6 +331,7 @@ fn misspelt(environment: &[(String, String)]) -> Vec<String> {
 pub(super) struct Origins<'a> {
     figment: &'a Figment,
     places: &'a [Vec<(String, Range<usize>)>],
+    sources: &'a [Source],
 }
 
 impl Origins<'_> {
@@ -339,6 +345,12 @@ impl Origins<'_> {
         let at = self.source(value)?;
         let (_, span) = self.places.get(at)?.iter().rev().find(|(known, _)| known == path)?;
         Some((at, span.clone()))
+    }
+
+    /// File and line of an element of the list at `path`, or of the list itself.
+    pub(super) fn line(&self, element: &str, path: &str, value: &Value) -> Option<String> {
+        let (at, span) = self.place(element, value).or_else(|| self.place(path, value))?;
+        Some(self.sources.get(at)?.line(span.start))
     }
 
     fn describe(&self, value: &Value, sources: &[Source]) -> String {

@@ -13,8 +13,11 @@ use http::StatusCode;
 use jiff::civil::Date;
 use secrecy::SecretString;
 
+use crate::amove::{patterns::RoutePattern, tags::Tags};
+
 pub mod load;
 mod parse;
+mod policy;
 mod read;
 pub mod report;
 mod schema;
@@ -236,6 +239,10 @@ pub struct Caller {
     pub identity: usize,
     /// BLAKE3 of the caller's API key; written `"blake3:<64 hex digits>"`.
     pub api_key_hash: Option<[u8; 32]>,
+    /// What it may call; `None`: everything that is not guarded.
+    pub allow: Option<Vec<Rule>>,
+    /// What it may not call, whatever else is allowed.
+    pub deny: Vec<Rule>,
     pub rate: Option<Rate>,
     /// Requests that may come at once; `None`: as many as `rate` allows in a second, at least 1.
     pub burst: Option<NonZeroU32>,
@@ -248,10 +255,20 @@ pub struct Rate {
     pub per: Duration,
 }
 
+/// One line of a caller's `allow` or `deny`.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub pattern: RoutePattern,
+    /// File and line, if it was written in one.
+    pub place: Option<Arc<str>>,
+}
+
 /// `[policy]`: what may be called.
 #[derive(Clone, Debug)]
 pub struct Policy {
     pub unknown_routes: UnknownRoutes,
+    /// Routes with any of these are for callers whose `allow` names the route itself.
+    pub deny_tags: Vec<Tags>,
     pub request_token_routes: RequestTokenRoutes,
     pub allow_unauthenticated_network: bool,
 }

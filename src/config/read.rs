@@ -11,8 +11,8 @@ use http::StatusCode;
 
 use super::{
     Audit, BaseUrl, Caller, Config, Credentials, ErrorMode, Errors, Http2, Identity, Legacy,
-    LegacyMode, Listen, LogFormat, Policy, RateLimit, RateLimitHeaders, RequestTokenRoutes, Server,
-    Telemetry, UnknownRoutes, Upstream,
+    LegacyMode, Listen, LogFormat, Policy, RateLimit, RateLimitHeaders, Server, Telemetry,
+    Upstream,
     load::{Origins, nearest, value_at},
     parse,
     report::Finding,
@@ -24,8 +24,8 @@ const LARGEST_REPLAY: u64 = 64 * 1024 * 1024;
 
 /// Reads the merged values.
 pub(super) struct Reader<'a> {
-    values: &'a Dict,
-    origins: &'a Origins<'a>,
+    pub(super) values: &'a Dict,
+    pub(super) origins: &'a Origins<'a>,
     /// `identities.NAME` and `callers.NAME`, in the order in which they were written.
     names: &'a [String],
     findings: Vec<Finding>,
@@ -283,6 +283,8 @@ impl<'a> Reader<'a> {
                 name: path.split_once('.').map_or("", |(_, name)| name).into(),
                 identity: at.flatten().unwrap_or_default(),
                 api_key_hash: hash,
+                allow: self.rules(&key("allow")),
+                deny: self.rules(&key("deny")).unwrap_or_default(),
                 rate: self.maybe(&key("rate"), parse::optional(parse::rate)).flatten(),
                 burst: self.burst(&key("burst")),
             });
@@ -309,22 +311,6 @@ impl<'a> Reader<'a> {
             self.wrong(path, "expected a number from 1 to 4294967295");
         }
         burst
-    }
-
-    fn policy(&mut self) -> Policy {
-        let unknown = [("allow", UnknownRoutes::Allow), ("deny", UnknownRoutes::Deny)];
-        let tokens = [("mint", RequestTokenRoutes::Mint), ("deny", RequestTokenRoutes::Deny)];
-        Policy {
-            unknown_routes: self
-                .word("policy.unknown_routes", &unknown)
-                .unwrap_or(UnknownRoutes::Deny),
-            request_token_routes: self
-                .word("policy.request_token_routes", &tokens)
-                .unwrap_or(RequestTokenRoutes::Deny),
-            allow_unauthenticated_network: self
-                .read("policy.allow_unauthenticated_network", parse::boolean)
-                .unwrap_or_default(),
-        }
     }
 
     fn legacy(&mut self) -> Option<Legacy> {
@@ -501,6 +487,21 @@ impl<'a> Reader<'a> {
             message: format!("[{section}] lacks `{key}`: {why}"),
             place: first,
             label: format!("`{key}` is expected beside this"),
+            help: None,
+        });
+    }
+
+    /// One element of the list at `path` is wrong.
+    pub(super) fn wrong_element(&mut self, path: &str, element: &str, label: &str) {
+        let value = self.value(path);
+        let place = value.and_then(|value| self.origins.place(element, value));
+        if place.is_none() {
+            return self.wrong(path, label);
+        }
+        self.findings.push(Finding {
+            message: format!("`{path}` cannot be used"),
+            place,
+            label: label.to_owned(),
             help: None,
         });
     }

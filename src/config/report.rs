@@ -27,6 +27,13 @@ impl Source {
         Self { name: name.into(), text: blotted(text) }
     }
 
+    /// Its name and the line of this place, as editors take it.
+    pub(super) fn line(&self, at: usize) -> String {
+        let before = self.text.as_bytes().get(..at).unwrap_or_default();
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        format!("{}:{line}", self.name)
+    }
+
     /// Blots out what stands at `span`.
     pub(super) fn blot(&mut self, span: Range<usize>) {
         let (Some(before), Some(hidden), Some(after)) =

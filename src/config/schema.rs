@@ -66,6 +66,7 @@ fn schema_of(kind: Kind) -> Value {
             json!({ "anyOf": [pattern("^[0-9]+(B|KiB|MiB|GiB)?$"), { "type": "integer", "minimum": 0 }] })
         }
         Kind::Word(words) => json!({ "enum": words }),
+        Kind::Rules | Kind::Tags => json!({ "type": "array", "items": { "type": "string" } }),
         Kind::Listens => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 }),
         Kind::UserType => json!({ "anyOf": [
             { "enum": super::UserType::ALL.map(super::UserType::name) },

@@ -11,7 +11,7 @@ use crate::{
         catalogue::{Catalogue, Lookup},
         paths::{self, Form},
     },
-    config::{self, LegacyMode, UnknownRoutes},
+    config::{self, LegacyMode},
     exchange::{Destination, Exchange},
     message::Request,
     problem::{Kind, Problem},
@@ -24,21 +24,19 @@ const SUNSET: HeaderName = HeaderName::from_static("sunset");
 #[derive(Debug)]
 pub struct FindRoute {
     legacy: LegacyMode,
-    unknown_routes: UnknownRoutes,
     /// `Deprecation` (RFC 9745) and `Sunset` (RFC 8594), ready to use.
     deprecation: Option<HeaderValue>,
     sunset: Option<HeaderValue>,
 }
 
 impl FindRoute {
-    /// Moves legacy paths as `legacy` says, and lets pass what `policy` allows.
-    pub fn new(legacy: &config::Legacy, policy: &config::Policy) -> Self {
+    /// Moves legacy paths as `legacy` says.
+    pub fn new(legacy: &config::Legacy) -> Self {
         let seconds =
             |date: Date| date.to_zoned(TimeZone::UTC).ok().map(|at| at.timestamp().as_second());
         let sunset = legacy.sunset.and_then(seconds).and_then(|at| u64::try_from(at).ok());
         Self {
             legacy: legacy.mode,
-            unknown_routes: policy.unknown_routes,
             deprecation: seconds(legacy.deprecated_since)
                 .and_then(|at| HeaderValue::try_from(format!("@{at}")).ok()),
             sunset: sunset.and_then(|at| {
@@ -86,9 +84,6 @@ impl Middleware for FindRoute {
             Form::Versioned | Form::Hub | Form::Other => false,
         };
         exchange.set_destination(Destination { route, legacy });
-        if route.is_none() && self.unknown_routes == UnknownRoutes::Deny {
-            return Err(unknown_route());
-        }
         if !legacy {
             return next.run(exchange, request).await;
         }
@@ -134,37 +129,23 @@ fn legacy_rejected(successor: &str) -> Problem {
     .member("successor", successor)
 }
 
-fn unknown_route() -> Problem {
-    Problem::new(
-        Kind::PolicyDenied,
-        "This route is not documented, and the gateway lets only documented routes pass.",
-    )
-    .member("rule", "policy.unknown_routes = \"deny\"")
-}
-
 #[cfg(test)]
 mod tests {
     use http::{Method, StatusCode};
 
     use super::*;
     use crate::{
-        config::{RequestTokenRoutes, UnknownRoutes},
         message::{Body, Response},
         middleware::testing::{answering, exchange, request_for},
     };
 
-    fn find_route(legacy: LegacyMode, unknown_routes: UnknownRoutes) -> FindRoute {
+    fn find_route(legacy: LegacyMode) -> FindRoute {
         let legacy = config::Legacy {
             mode: legacy,
             deprecated_since: jiff::civil::date(2026, 1, 1),
             sunset: Some(jiff::civil::date(2027, 1, 1)),
         };
-        let policy = config::Policy {
-            unknown_routes,
-            request_token_routes: RequestTokenRoutes::Mint,
-            allow_unauthenticated_network: false,
-        };
-        FindRoute::new(&legacy, &policy)
+        FindRoute::new(&legacy)
     }
 
     /// What goes up for `target`, or the problem.
@@ -181,7 +162,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_versioned_path_goes_up_byte_for_byte() {
-        let layer = find_route(LegacyMode::Rewrite, UnknownRoutes::Allow);
+        let layer = find_route(LegacyMode::Rewrite);
         let target = "/API/v1/%75ser/UserInfo/?a=%2F..&b=//";
 
         let response = ask(&layer, Method::GET, target).await.unwrap();
@@ -192,7 +173,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_legacy_path_is_moved_and_says_so() {
-        let layer = find_route(LegacyMode::Rewrite, UnknownRoutes::Allow);
+        let layer = find_route(LegacyMode::Rewrite);
 
         let response = ask(&layer, Method::GET, "/api/User/userinfo?x=%20").await.unwrap();
 
@@ -208,12 +189,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_must_not_pass_does_not() {
-        let strict = find_route(LegacyMode::Reject, UnknownRoutes::Deny);
+        let strict = find_route(LegacyMode::Reject);
         let get = |target| ask(&strict, Method::GET, target);
 
         assert_eq!(get("/api/user/userinfo").await.unwrap_err(), Kind::LegacyRejected);
-        assert_eq!(get("/api/v1/user/no_such").await.unwrap_err(), Kind::PolicyDenied);
-        assert_eq!(get("/api/v1/user/insert_user").await.unwrap_err(), Kind::PolicyDenied);
         assert_eq!(get("/api/Authentication/login").await.unwrap_err(), Kind::AuthManaged);
         assert_eq!(get("/api/v1/user/%2e%2e/x").await.unwrap_err(), Kind::Malformed);
     }

@@ -7,6 +7,7 @@ use tower::Layer;
 pub mod admit;
 pub mod audit;
 pub mod authenticate;
+pub mod authorise;
 pub mod find_route;
 pub mod forward;
 pub mod inject_token;
