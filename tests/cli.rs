@@ -266,6 +266,33 @@ async fn routes_explain_respects_the_configuration_and_speaks_json() {
 }
 
 #[tokio::test]
+async fn routes_explain_names_the_rule_of_a_caller_and_its_line() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("gateway.toml");
+    let text = "[identities.main]\napi_token = \"t\"\n\
+                [callers.billing]\napi_key_hash = \"blake3:1111111111111111111111111111111111111111111111111111111111111111\"\n\
+                deny = [\n  \"DELETE *\",\n  \"* transfer/*\",\n]\n\
+                [callers.reports]\napi_key_hash = \"blake3:2222222222222222222222222222222222222222222222222222222222222222\"\n";
+    std::fs::write(&file, text).expect("a file");
+    let file = file.to_str().expect("a path of text");
+    let explain = async |caller: &str| {
+        let request = ["routes", "explain", "POST", "/API/Transfer/Transfer/"];
+        run(&[&request, &["--caller", caller, "--config", file][..]].concat(), &[]).await
+    };
+
+    let denied = explain("billing").await;
+    let allowed = explain("reports").await;
+    let nobody = explain("payroll").await;
+
+    let rule = format!("billing may not call it: callers.billing.deny: * transfer/* ({file}:7)");
+    assert!(stdout(&denied).contains(&rule), "{}", stdout(&denied));
+    assert!(stdout(&denied).contains("→ 403 policy-denied"), "{}", stdout(&denied));
+    assert!(stdout(&allowed).contains("reports may call it"), "{}", stdout(&allowed));
+    assert_eq!(nobody.status.code(), Some(2));
+    assert!(stderr(&nobody).contains("there are: billing, reports"), "{}", stderr(&nobody));
+}
+
+#[tokio::test]
 async fn config_show_is_toml_with_origins_and_without_secrets() {
     let environment =
         [("AMOVE_API_TOKEN", "c4n4ry"), ("AMOVE_GATEWAY_UPSTREAM__RESPONSE_TIMEOUT", "7s")];

@@ -658,3 +658,20 @@ fn a_short_name_that_is_misspelt_is_worth_a_warning() {
         ["the variable AMOVE_PASWORD means nothing here; did you mean AMOVE_PASSWORD?"]
     );
 }
+
+#[test]
+fn a_rule_that_means_nothing_is_told_with_its_own_line() {
+    let text = "[identities.main]\napi_token = \"t\"\n[callers.billing]\nallow = [\n  \"GET user/*\",\n  \"GET user/userinof\",\n]\ndeny = [\"@cost\"]\n[policy]\ndeny_tags = [\"selfish\"]\n";
+
+    let report = load_str(text, &[]).expect_err("a report").to_string();
+
+    for expected in [
+        "6 |",
+        "did you mean `GET user/userinfo`?",
+        "8 |",
+        "`cost` is not a tag",
+        "`selfish` is not a tag",
+    ] {
+        assert!(report.contains(expected), "{expected}: {report}");
+    }
+}

@@ -12,7 +12,8 @@ use crate::{
         catalogue::{AuthKind, Catalogue, Lookup, Route},
         paths::{self, Form},
     },
-    config::{Config, LegacyMode, RequestTokenRoutes, UnknownRoutes, load},
+    config::{Config, LegacyMode, RequestTokenRoutes, load},
+    policy::Policy,
     upstream::Host,
 };
 
@@ -33,6 +34,9 @@ pub(super) enum Verb {
         method: Method,
         /// The path, for example /api/user/userinfo
         path: String,
+        /// Who asks; without it, the first caller that is configured
+        #[arg(long, value_name = "NAME")]
+        caller: Option<String>,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -43,7 +47,9 @@ pub(super) enum Verb {
 pub(super) fn run(verb: &Verb, global: &Global) -> Result<(), Failure> {
     match verb {
         Verb::List { tag, json } => list(tag.as_deref(), *json),
-        Verb::Explain { method, path, json } => explain(method, path, *json, global),
+        Verb::Explain { method, path, caller, json } => {
+            explain(method, path, caller.as_deref(), *json, global)
+        }
     }
 }
 
@@ -106,17 +112,24 @@ fn describe(route: &Route) -> Value {
 
 /// What becomes of a request: the answer, and the steps that lead to it.
 struct Explanation {
-    answer: &'static str,
+    answer: String,
     route: Option<&'static Route>,
     forwarded_as: Option<String>,
     steps: Vec<String>,
 }
 
-fn explain(method: &Method, path: &str, json: bool, global: &Global) -> Result<(), Failure> {
+fn explain(
+    method: &Method,
+    path: &str,
+    caller: Option<&str>,
+    json: bool,
+    global: &Global,
+) -> Result<(), Failure> {
     let config = configuration(global)?;
+    let caller = position(&config, caller)?;
     let (path, query) =
         path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
-    let mut explanation = judge(method, path, &config);
+    let mut explanation = judge(method, path, caller, &config);
     if let (Some(target), Some(query)) = (&mut explanation.forwarded_as, query) {
         target.push('?');
         target.push_str(query);
@@ -157,9 +170,27 @@ fn configuration(global: &Global) -> Result<Config, Failure> {
         .map_err(|report| Failure { exit: Exit::Internal, message: report.to_string() })
 }
 
-fn judge(method: &Method, path: &str, config: &Config) -> Explanation {
+/// The place of a caller among those that are configured.
+fn position(config: &Config, caller: Option<&str>) -> Result<usize, Failure> {
+    let Some(name) = caller else { return Ok(0) };
+    let mut names: Vec<_> = config.callers.iter().map(|caller| &*caller.name).collect();
+    if names.is_empty() {
+        names.push("local");
+    }
+    names.iter().position(|known| *known == name).ok_or_else(|| {
+        let known = names.join(", ");
+        Failure::new(Exit::Usage, format!("there is no caller `{name}`; there are: {known}"))
+    })
+}
+
+fn judge(method: &Method, path: &str, caller: usize, config: &Config) -> Explanation {
     let mut steps = Vec::new();
-    let refused = |answer, steps, route| Explanation { answer, route, forwarded_as: None, steps };
+    let policy = Policy::new(config);
+    let name = config.callers.get(caller).map_or("local", |caller| &*caller.name);
+    let refused = |answer: &str, steps, route| {
+        let answer = answer.to_owned();
+        Explanation { answer, route, forwarded_as: None, steps }
+    };
     let place = match paths::read(path) {
         Ok(place) => place,
         Err(ambiguity) => {
@@ -191,14 +222,25 @@ fn judge(method: &Method, path: &str, config: &Config) -> Explanation {
     }
     let Some(route) = route else {
         steps.push("not in the catalogue".into());
-        if config.policy.unknown_routes == UnknownRoutes::Deny {
-            return refused("403 policy-denied, by policy.unknown_routes", steps, None);
+        if let Err(denial) = policy.check_unknown(caller, method, &place.key) {
+            steps.push(format!("{name} may not call it: {denial}"));
+            return refused(&format!("403 policy-denied, by {}", denial.rule), steps, None);
         }
-        steps.push("policy.unknown_routes lets it pass, with the session's token".into());
-        return Explanation { answer: "forwarded", route: None, forwarded_as: Some(target), steps };
+        steps.push(format!("{name} may call it; it is sent with the session's token"));
+        return Explanation {
+            answer: "forwarded".to_owned(),
+            route: None,
+            forwarded_as: Some(target),
+            steps,
+        };
     };
     let tags: Vec<_> = words(route).collect();
     steps.push(format!("route {} {} ({})", route.method, route.template, tags.join(", ")));
+    if let Err(denial) = policy.check(caller, route) {
+        steps.push(format!("{name} may not call it: {denial}"));
+        return refused(&format!("403 policy-denied, by {}", denial.rule), steps, Some(route));
+    }
+    steps.push(format!("{name} may call it"));
     steps.push(match route.auth {
         AuthKind::Bearer => "signed in with the session's token".into(),
         AuthKind::None => "sent without a token: the route is anonymous".into(),
@@ -225,5 +267,10 @@ fn judge(method: &Method, path: &str, config: &Config) -> Explanation {
             }
         });
     }
-    Explanation { answer: "forwarded", route: Some(route), forwarded_as: Some(target), steps }
+    Explanation {
+        answer: "forwarded".to_owned(),
+        route: Some(route),
+        forwarded_as: Some(target),
+        steps,
+    }
 }

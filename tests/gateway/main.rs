@@ -7,6 +7,7 @@ mod errors;
 mod hygiene;
 mod malformed;
 mod minting;
+mod policy;
 mod replay;
 mod routes;
 mod session;

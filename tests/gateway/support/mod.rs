@@ -34,6 +34,9 @@ pub(crate) const USERINFO: &str = "/api/v1/user/userinfo";
 /// Answers what was received, head and body. Not in the catalogue: the bearer is wanted.
 pub(crate) const ECHO: &str = "/api/v1/emulator/echo";
 
+/// With this among its settings, a gateway guards what it guards by default.
+pub(crate) const GUARDED: &str = "policy.guarded = true\n";
+
 /// A gateway and the Amove behind it.
 #[derive(Debug)]
 pub(crate) struct TestGateway {
@@ -200,8 +203,15 @@ fn configuration(amove: &Emulator, settings: &str) -> String {
     let has_token =
         settings.get("identities").is_some_and(|it| it.to_string().contains("api_token"));
     let usual = if has_token { usual } else { usual + &identity };
+    // What is guarded stands aside, so that every route can be called: see `GUARDED`.
+    let usual = usual + "[policy]\ndeny_tags = []\n";
     let mut document: DocumentMut = usual.parse().expect("the usual configuration is TOML");
     lay_over(document.as_table_mut(), settings.as_table());
+    if let Some(policy) = document.get_mut("policy").and_then(Item::as_table_like_mut)
+        && policy.remove("guarded").is_some()
+    {
+        policy.remove("deny_tags");
+    }
     document.to_string()
 }
 
