@@ -221,7 +221,7 @@ fn every_setting_has_a_name_in_the_environment() {
     let per_minute = Rate { count: 30.try_into().expect("not 0"), per: Duration::from_secs(60) };
     assert_eq!(caller.rate, Some(per_minute));
     assert_eq!(caller.burst.map(u32::from), Some(3));
-    assert_eq!(caller.api_key_hash, Some([0xab; 32]));
+    assert_eq!(caller.api_key_hashes, [[0xab; 32]]);
 }
 
 #[test]
@@ -440,7 +440,7 @@ fn nobody_on_the_network_is_let_in_by_accident() {
     let open = format!("{IDENTITY}[server]\nlisten = [\"0.0.0.0:8080\"]\n");
 
     let report = refused(&open, &[]);
-    assert!(report.to_string().contains("no caller has a key"), "{report}");
+    assert!(report.to_string().contains("no caller can be recognised"), "{report}");
     assert_eq!(report.len(), 1, "{report}");
     assert!(loaded(&(open.clone() + &key), &[]).warnings.is_empty());
     let meant = loaded(&(open + "[policy]\nallow_unauthenticated_network = true\n"), &[]);
@@ -671,6 +671,26 @@ fn a_rule_that_means_nothing_is_told_with_its_own_line() {
         "8 |",
         "`cost` is not a tag",
         "`selfish` is not a tag",
+    ] {
+        assert!(report.contains(expected), "{expected}: {report}");
+    }
+}
+
+#[test]
+fn what_tells_one_caller_from_another_belongs_to_one() {
+    let hash = "blake3:1111111111111111111111111111111111111111111111111111111111111111";
+    let text = format!(
+        "{IDENTITY}[callers.a]\napi_key_hash = [\"{hash}\"]\nunix_uid = 7\nsan = \"A.test\"\n\
+         [callers.b]\napi_key_hash = \"{hash}\"\nunix_uid = 7\nsan = \"a.test\"\nspiffe_id = \"https://x\"\n"
+    );
+
+    let report = load_str(&text, &[]).expect_err("a report").to_string();
+
+    for expected in [
+        "another caller has the same key: `a`",
+        "another caller has the same unix_uid: `a`",
+        "another caller has the same san: `a`",
+        "expected a SPIFFE id",
     ] {
         assert!(report.contains(expected), "{expected}: {report}");
     }

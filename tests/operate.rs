@@ -216,3 +216,26 @@ async fn operators_on_the_network_need_a_token_or_there_is_no_start() {
     }
     assert_eq!(emulator.stats().logins, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_key_opens_the_gateway_that_knows_its_hash() {
+    let made = run(&["key", "new", "billing"], &[]).await;
+    let text = stdout(&made);
+    let key = text.lines().map(str::trim).find(|line| line.starts_with("amgw_")).expect("a key");
+    let section = text.lines().skip_while(|line| !line.starts_with("[callers.")).take(2);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("gateway.toml");
+    std::fs::write(&file, section.collect::<Vec<_>>().join("\n")).expect("a file");
+    let amove = amove().await;
+    let config = ("AMOVE_GATEWAY_CONFIG", file.to_str().expect("text"));
+    let gateway = Gateway::ready(&amove, &[config]).await;
+
+    let mut with_key = process_support::request("GET", USERINFO);
+    with_key.headers_mut().insert("x-api-key", key.parse().expect("a header value"));
+    let known = process_support::call(gateway.address, with_key).await.expect("an answer");
+    let unknown = get(gateway.address, USERINFO).await;
+
+    assert_eq!((known.status().as_u16(), unknown.status().as_u16()), (200, 401));
+    assert!(!gateway.process.stderr().contains(key));
+    assert_eq!(run(&["key", "new", ""], &[]).await.status.code(), Some(2));
+}

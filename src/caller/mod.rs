@@ -1,10 +1,15 @@
 //! Who may call: credentials and peer → caller.
 
+pub mod api_key;
+
 use std::{collections::HashMap, sync::Arc};
 
 use subtle::ConstantTimeEq;
 
-use crate::{config, message::Peer};
+use crate::{
+    config,
+    message::{Certificate, Peer},
+};
 
 /// One who may call us.
 #[derive(Debug)]
@@ -28,11 +33,20 @@ pub enum Unknown {
     /// Credentials came, and they are nobody's.
     #[error("the credentials that were presented are nobody's")]
     Wrong,
+    /// A key of ours came, with a letter that is wrong.
+    #[error("the key that was presented is misspelt or cut off")]
+    Misspelt,
+    /// The certificate is good, and it is nobody's here.
+    #[error("the client certificate names no caller")]
+    Unmapped,
 }
 
 /// Everyone who may call.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Callers {
+    by_uid: HashMap<u32, Arc<Caller>>,
+    by_spiffe_id: HashMap<Box<str>, Arc<Caller>>,
+    by_name: HashMap<Box<str>, Arc<Caller>>,
     by_key: HashMap<[u8; 32], Arc<Caller>>,
     /// Who calls without credentials from this machine.
     local: Option<Arc<Caller>>,
@@ -52,17 +66,26 @@ impl Callers {
                 identity_name: identity_name.unwrap_or_default(),
             })
         };
-        let mut by_key = HashMap::new();
-        let mut local = config.callers.is_empty().then(|| caller(&"local".into(), 0, 0));
+        let mut callers = Self::default();
+        callers.local = config.callers.is_empty().then(|| caller(&"local".into(), 0, 0));
         for (index, configured) in config.callers.iter().enumerate() {
-            let known = caller(&configured.name, index, configured.identity);
-            match configured.api_key_hash {
-                Some(hash) => drop(by_key.insert(hash, known)),
-                None => local = Some(known),
-            }
+            callers.add(configured, &caller(&configured.name, index, configured.identity));
         }
-        let anyone = local.clone().filter(|_| config.policy.allow_unauthenticated_network);
-        Self { by_key, local, anyone }
+        let anyone = config.policy.allow_unauthenticated_network;
+        callers.anyone = callers.local.clone().filter(|_| anyone);
+        callers
+    }
+
+    fn add(&mut self, configured: &config::Caller, caller: &Arc<Caller>) {
+        let config::Caller { api_key_hashes, spiffe_id, san, unix_uid, .. } = configured;
+        let keys = api_key_hashes.iter().map(|hash| (*hash, Arc::clone(caller)));
+        self.by_key.extend(keys);
+        self.by_spiffe_id.extend(spiffe_id.clone().map(|id| (id, Arc::clone(caller))));
+        self.by_name.extend(san.clone().map(|name| (name, Arc::clone(caller))));
+        self.by_uid.extend(unix_uid.map(|uid| (uid, Arc::clone(caller))));
+        if !configured.is_recognisable() {
+            self.local = Some(Arc::clone(caller));
+        }
     }
 
     /// Whether anybody has a key.
@@ -70,23 +93,53 @@ impl Callers {
         !self.by_key.is_empty()
     }
 
-    /// Who presents `key`, or nothing, from `peer`.
+    /// Who calls from `peer` and presents `key`, or nothing. What the system or a certificate
+    /// proves comes first: whoever is known by that need show no key.
     ///
     /// # Errors
     ///
-    /// [`Unknown`]: it must not be told to the caller which of the two it was.
+    /// [`Unknown`]: the caller must not be told which it was, but for [`Unknown::Unmapped`].
     pub fn recognise(&self, key: Option<&[u8]>, peer: &Peer) -> Result<Arc<Caller>, Unknown> {
-        let Some(key) = key else {
-            let nobody = if peer.is_local() { &self.local } else { &self.anyone };
-            return nobody.clone().ok_or(Unknown::Missing);
-        };
-        let hash = *blake3::hash(key).as_bytes();
+        if let Some(caller) = self.proven(peer) {
+            return Ok(Arc::clone(caller));
+        }
+        let Some(key) = key else { return self.nobody(peer) };
+        let hash = api_key::hash(key);
         // The map is searched by the hash, which tells nothing about the key; the comparison that
         // decides takes the same time wherever the two differ.
         match self.by_key.get_key_value(&hash) {
             Some((known, caller)) if bool::from(known.ct_eq(&hash)) => Ok(Arc::clone(caller)),
+            _ if api_key::is_misspelt(key) => Err(Unknown::Misspelt),
             _ => Err(Unknown::Wrong),
         }
+    }
+
+    /// Who is known by the connection alone.
+    fn proven(&self, peer: &Peer) -> Option<&Arc<Caller>> {
+        match peer {
+            Peer::Unix { uid } => self.by_uid.get(&(*uid)?),
+            Peer::Tls { certificate, .. } => self.certified(certificate.as_deref()?),
+            Peer::Tcp(_) => None,
+        }
+    }
+
+    fn certified(&self, certificate: &Certificate) -> Option<&Arc<Caller>> {
+        let id = certificate.spiffe_id.as_ref().and_then(|id| self.by_spiffe_id.get(id));
+        let named = || {
+            let mut callers = certificate.names.iter().filter_map(|name| self.by_name.get(name));
+            let first = callers.next()?;
+            // A certificate that names two callers is neither's.
+            callers.all(|other| Arc::ptr_eq(first, other)).then_some(first)
+        };
+        id.or_else(named)
+    }
+
+    /// Who calls and shows nothing.
+    fn nobody(&self, peer: &Peer) -> Result<Arc<Caller>, Unknown> {
+        let nobody = if peer.is_local() { &self.local } else { &self.anyone };
+        let is_certified = matches!(peer, Peer::Tls { certificate: Some(_), .. });
+        let unknown = if is_certified { Unknown::Unmapped } else { Unknown::Missing };
+        nobody.clone().ok_or(unknown)
     }
 }
 
@@ -99,13 +152,29 @@ mod tests {
             let (name, identity_name) = (name.into(), "main".into());
             Arc::new(Caller { name, index: 0, identity: 0, identity_name })
         };
-        let by_key = HashMap::from([(*blake3::hash(b"key").as_bytes(), caller("billing"))]);
         let nobody = local.then(|| caller("local"));
-        Callers { by_key, anyone: nobody.clone().filter(|_| anyone), local: nobody }
+        Callers {
+            by_uid: HashMap::from([(1000, caller("cron"))]),
+            by_spiffe_id: HashMap::from([("spiffe://corp.test/media".into(), caller("media"))]),
+            by_name: HashMap::from([
+                ("reports.corp.test".into(), caller("reports")),
+                ("sync.corp.test".into(), caller("sync")),
+            ]),
+            by_key: HashMap::from([(api_key::hash(b"key"), caller("billing"))]),
+            anyone: nobody.clone().filter(|_| anyone),
+            local: nobody,
+        }
     }
 
     fn tcp(address: &str) -> Peer {
         Peer::Tcp(address.parse().unwrap())
+    }
+
+    fn tls(spiffe_id: Option<&str>, names: &[&str]) -> Peer {
+        let names = names.iter().map(|name| (*name).into()).collect();
+        let certificate = Certificate { spiffe_id: spiffe_id.map(Into::into), names };
+        let certificate = Some(Arc::new(certificate));
+        Peer::Tls { address: "10.0.0.1:1".parse().unwrap(), certificate }
     }
 
     #[track_caller]
@@ -121,6 +190,7 @@ mod tests {
         check(&callers(true, true), Some("key"), &here, Ok("billing"));
         check(&callers(true, true), Some("kex"), &here, Err(Unknown::Wrong));
         check(&callers(true, true), Some(""), &here, Err(Unknown::Wrong));
+        check(&callers(true, true), Some("amgw_x"), &here, Err(Unknown::Misspelt));
     }
 
     #[test]
@@ -134,5 +204,31 @@ mod tests {
         check(&callers(true, false), None, &there, Err(Unknown::Missing));
         check(&callers(true, true), None, &there, Ok("local"));
         check(&callers(false, false), None, &here, Err(Unknown::Missing));
+    }
+
+    #[test]
+    fn what_the_system_proves_comes_first() {
+        let (cron, other) = (Peer::Unix { uid: Some(1000) }, Peer::Unix { uid: Some(1001) });
+
+        check(&callers(true, false), None, &cron, Ok("cron"));
+        check(&callers(true, false), Some("key"), &cron, Ok("cron"));
+        check(&callers(true, false), Some("key"), &other, Ok("billing"));
+        check(&callers(true, false), Some("kex"), &other, Err(Unknown::Wrong));
+        check(&callers(true, false), None, &other, Ok("local"));
+        check(&callers(false, false), None, &other, Err(Unknown::Missing));
+    }
+
+    #[test]
+    fn a_certificate_tells_who_calls_if_it_names_one_caller() {
+        let media = Some("spiffe://corp.test/media");
+        let (reports, sync) = ("reports.corp.test", "sync.corp.test");
+        let callers = callers(true, false);
+
+        check(&callers, None, &tls(media, &[]), Ok("media"));
+        check(&callers, None, &tls(media, &[reports]), Ok("media"));
+        check(&callers, None, &tls(None, &["x.test", reports]), Ok("reports"));
+        check(&callers, None, &tls(None, &[reports, sync]), Err(Unknown::Unmapped));
+        check(&callers, None, &tls(Some("spiffe://corp.test/x"), &["x"]), Err(Unknown::Unmapped));
+        check(&callers, Some("key"), &tls(None, &["x"]), Ok("billing"));
     }
 }

@@ -85,10 +85,19 @@ fn place(secret: &Secret) -> String {
 }
 
 fn describe_caller(caller: &Caller, config: &Config) -> String {
-    let known_by = match caller.api_key_hash {
-        Some(_) => "by its API key",
-        None => "who shows no key, on this machine",
-    };
+    let mut ways = Vec::new();
+    match caller.api_key_hashes.len() {
+        0 => {}
+        1 => ways.push("by its API key".to_owned()),
+        count => ways.push(format!("by {count} API keys")),
+    }
+    ways.extend(caller.spiffe_id.as_ref().map(|id| format!("by certificate as {id}")));
+    ways.extend(caller.san.as_ref().map(|name| format!("by certificate as {name}")));
+    ways.extend(caller.unix_uid.map(|uid| format!("as user {uid} on a unix listener")));
+    if ways.is_empty() {
+        ways.push("who shows nothing, on this machine".to_owned());
+    }
+    let known_by = ways.join(", or ");
     let identity = config.identities.get(caller.identity).map_or("", |identity| &*identity.name);
     let rate = caller.rate.map_or_else(
         || "any number of requests".to_owned(),

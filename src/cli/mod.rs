@@ -19,6 +19,7 @@ mod check;
 mod config;
 mod emulator;
 mod healthcheck;
+mod key;
 mod login;
 mod operator;
 mod routes;
@@ -101,6 +102,9 @@ enum Verb {
     /// The session tokens of a running gateway: show, replace or revoke them
     #[command(subcommand)]
     Token(token::Verb),
+    /// Keys of callers
+    #[command(subcommand)]
+    Key(key::Verb),
     /// The routes of the Amove API
     #[command(subcommand)]
     Routes(routes::Verb),
@@ -195,6 +199,7 @@ fn run(verb: Verb, global: &Global) -> Result<(), Failure> {
         Verb::Login(arguments) => login::run(&arguments, global),
         Verb::Status(arguments) => status::run(&arguments, global),
         Verb::Token(verb) => token::run(&verb, global),
+        Verb::Key(verb) => key::run(&verb),
         Verb::Routes(verb) => routes::run(&verb, global),
         Verb::Config(verb) => config::run(&verb, global),
         Verb::Healthcheck(arguments) => healthcheck::run(&arguments, global),

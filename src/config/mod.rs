@@ -15,6 +15,7 @@ use secrecy::SecretString;
 
 use crate::amove::{patterns::RoutePattern, tags::Tags};
 
+mod callers;
 pub mod load;
 mod parse;
 mod policy;
@@ -237,8 +238,14 @@ pub struct Caller {
     pub name: Arc<str>,
     /// Index into [`Config::identities`]: that it exists is checked while loading.
     pub identity: usize,
-    /// BLAKE3 of the caller's API key; written `"blake3:<64 hex digits>"`.
-    pub api_key_hash: Option<[u8; 32]>,
+    /// BLAKE3 of the caller's API keys, at most two; written `"blake3:<64 hex digits>"`.
+    pub api_key_hashes: Vec<[u8; 32]>,
+    /// From its client certificate.
+    pub spiffe_id: Option<Box<str>>,
+    /// A name from its client certificate, in lower case.
+    pub san: Option<Box<str>>,
+    /// The user that it runs as, on a unix listener.
+    pub unix_uid: Option<u32>,
     /// What it may call; `None`: everything that is not guarded.
     pub allow: Option<Vec<Rule>>,
     /// What it may not call, whatever else is allowed.
@@ -246,6 +253,16 @@ pub struct Caller {
     pub rate: Option<Rate>,
     /// Requests that may come at once; `None`: as many as `rate` allows in a second, at least 1.
     pub burst: Option<NonZeroU32>,
+}
+
+impl Caller {
+    /// Whether anything tells it from another caller.
+    pub fn is_recognisable(&self) -> bool {
+        !self.api_key_hashes.is_empty()
+            || self.spiffe_id.is_some()
+            || self.san.is_some()
+            || self.unix_uid.is_some()
+    }
 }
 
 /// So many in a second, minute or hour; written `"50/s"`, `"50/m"`, `"50/h"`.

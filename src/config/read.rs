@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    num::NonZeroU32,
     path::PathBuf,
 };
 
@@ -10,9 +9,8 @@ use figment::value::{Dict, Value};
 use http::StatusCode;
 
 use super::{
-    Audit, BaseUrl, Caller, Config, Credentials, ErrorMode, Errors, Http2, Identity, Legacy,
-    LegacyMode, Listen, LogFormat, Policy, RateLimit, RateLimitHeaders, Server, Telemetry,
-    Upstream,
+    Audit, BaseUrl, Config, Credentials, ErrorMode, Errors, Http2, Identity, Legacy, LegacyMode,
+    Listen, LogFormat, Policy, RateLimit, RateLimitHeaders, Server, Telemetry, Upstream,
     load::{Origins, nearest, value_at},
     parse,
     report::Finding,
@@ -27,7 +25,7 @@ pub(super) struct Reader<'a> {
     pub(super) values: &'a Dict,
     pub(super) origins: &'a Origins<'a>,
     /// `identities.NAME` and `callers.NAME`, in the order in which they were written.
-    names: &'a [String],
+    pub(super) names: &'a [String],
     findings: Vec<Finding>,
     warnings: Vec<String>,
 }
@@ -247,53 +245,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn callers(&mut self, identities: &[Identity]) -> Vec<Caller> {
-        let mut callers = Vec::new();
-        let (mut hashes, mut without_key) = (HashSet::new(), 0);
-        for path in self.names.iter().filter(|path| path.starts_with("callers.")) {
-            let key = |key: &str| format!("{path}.{key}");
-            let hash = self.maybe(&key("api_key_hash"), parse::key_hash);
-            if hash.is_some_and(|hash| !hashes.insert(hash)) {
-                self.wrong(&key("api_key_hash"), "another caller has the same key");
-            }
-            without_key += usize::from(self.value(&key("api_key_hash")).is_none());
-            if without_key > 1 {
-                self.missing(path, "api_key_hash", "one caller without a key is there already");
-                without_key = 1;
-            }
-            let identity = self.maybe(&key("identity"), parse::text);
-            let at =
-                identity.as_ref().map(|name| identities.iter().position(|it| *it.name == **name));
-            // An identity that was written but is wrong is not among `identities`.
-            let known = || self.names.iter().filter_map(|it| it.strip_prefix("identities."));
-            if let Some(name) = &identity
-                && !known().any(|known| known == name)
-            {
-                let hint = nearest(name, known()).map_or_else(
-                    || "there is no such identity".to_owned(),
-                    |nearest| format!("did you mean `{nearest}`?"),
-                );
-                self.wrong(&key("identity"), hint);
-            }
-            if self.value(&key("burst")).is_some() && self.value(&key("rate")).is_none() {
-                self.wrong(&key("burst"), "there is no `rate` that it could be a burst of");
-            }
-            self.check_name(path, path.split_once('.').map_or("", |(_, name)| name));
-            callers.push(Caller {
-                name: path.split_once('.').map_or("", |(_, name)| name).into(),
-                identity: at.flatten().unwrap_or_default(),
-                api_key_hash: hash,
-                allow: self.rules(&key("allow")),
-                deny: self.rules(&key("deny")).unwrap_or_default(),
-                rate: self.maybe(&key("rate"), parse::optional(parse::rate)).flatten(),
-                burst: self.burst(&key("burst")),
-            });
-        }
-        callers
-    }
-
     /// Names stand in records and logs.
-    fn check_name(&mut self, section: &str, name: &str) {
+    pub(super) fn check_name(&mut self, section: &str, name: &str) {
         if !(1..=64).contains(&name.len()) || name.chars().any(char::is_control) {
             self.findings.push(Finding {
                 message: format!("[{section}] has a name that is empty, too long or not printable"),
@@ -302,15 +255,6 @@ impl<'a> Reader<'a> {
                 help: None,
             });
         }
-    }
-
-    fn burst(&mut self, path: &str) -> Option<NonZeroU32> {
-        let burst = self.maybe(path, parse::count)?;
-        let burst = u32::try_from(burst).ok().and_then(NonZeroU32::new);
-        if burst.is_none() {
-            self.wrong(path, "expected a number from 1 to 4294967295");
-        }
-        burst
     }
 
     fn legacy(&mut self) -> Option<Legacy> {
@@ -354,17 +298,16 @@ impl<'a> Reader<'a> {
     fn check_network(&mut self, server: &Server, policy: &Policy) {
         let is_open = |listen: &Listen| matches!(listen, Listen::Tcp(at) if !at.ip().is_loopback());
         let mut callers = self.names.iter().filter(|path| path.starts_with("callers."));
-        let nobody_has_a_key =
-            callers.all(|path| self.value(&format!("{path}.api_key_hash")).is_none());
+        let nobody_is_known = callers.all(|path| !self.is_recognisable(path));
         let reachable = server.listen.iter().any(is_open);
-        if reachable && nobody_has_a_key && !policy.allow_unauthenticated_network {
+        if reachable && nobody_is_known && !policy.allow_unauthenticated_network {
             self.wrong(
                 "server.listen",
-                "reachable from the network, and no caller has a key: give [callers.NAME] an \
+                "reachable from the network, and no caller can be recognised: give [callers.NAME] an \
                  api_key_hash, listen on loopback, or set policy.allow_unauthenticated_network",
             );
         }
-        if reachable && nobody_has_a_key && policy.allow_unauthenticated_network {
+        if reachable && nobody_is_known && policy.allow_unauthenticated_network {
             let warning = "everybody on the network can use the account: policy.allow_unauthenticated_network is set";
             self.warnings.push(warning.into());
         }
@@ -423,7 +366,7 @@ impl<'a> Reader<'a> {
         self.warnings.push(warning.to_owned());
     }
 
-    fn value(&self, path: &str) -> Option<&'a Value> {
+    pub(super) fn value(&self, path: &str) -> Option<&'a Value> {
         value_at(self.values, path)
     }
 
@@ -440,7 +383,11 @@ impl<'a> Reader<'a> {
     }
 
     /// The value at `path`, if there is one.
-    fn maybe<T>(&mut self, path: &str, parse: impl Fn(&Value) -> Result<T, String>) -> Option<T> {
+    pub(super) fn maybe<T>(
+        &mut self,
+        path: &str,
+        parse: impl Fn(&Value) -> Result<T, String>,
+    ) -> Option<T> {
         match parse(self.value(path)?) {
             Ok(value) => Some(value),
             Err(expected) => {

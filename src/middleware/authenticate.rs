@@ -63,6 +63,13 @@ fn bearer(value: &[u8]) -> Result<&[u8], Unknown> {
 
 /// The same answer whatever was wrong.
 fn stranger(unknown: Unknown) -> Problem {
+    if unknown == Unknown::Unmapped {
+        // It is known who this is, and that it is nobody who may call.
+        let detail = "The gateway knows no caller by your certificate.";
+        return Problem::new(Kind::PolicyDenied, detail)
+            .member("rule", "callers")
+            .caused_by(unknown);
+    }
     Problem::new(
         Kind::Unauthenticated,
         "The gateway does not know who is calling; send your key as `X-Api-Key`.",

@@ -1,5 +1,10 @@
 //! Who may call, and how much.
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
+
 use crate::support::{Reply, TestGateway, USERINFO, hash_of};
 
 /// Two callers with keys; `settings` go below those of the second.
@@ -26,6 +31,52 @@ async fn a_key_is_presented_by_itself_or_as_bearer() {
         let value = format!("{scheme} billing-key");
         let reply = gateway.get_with(USERINFO, &[("authorization", &*value)]).await;
         assert_eq!(reply.status, 200, "{scheme}");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_may_have_two_keys_while_one_replaces_the_other() {
+    let (old, new) = (hash_of("old-key"), hash_of("new-key"));
+    let settings = format!("[callers.billing]\napi_key_hash = [\"{old}\", \"{new}\"]\n");
+    let gateway = TestGateway::with(&settings).await.logged_in().await;
+
+    for (key, status) in [("old-key", 200), ("new-key", 200), ("other-key", 401)] {
+        assert_eq!(get_as(&gateway, key).await.status, status, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn on_a_unix_listener_the_system_tells_who_calls() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("gateway.sock");
+    let uid = std::os::unix::fs::MetadataExt::uid(&folder.path().metadata().expect("metadata"));
+    let known = hash_of("key");
+    for (configured, key, status) in [
+        (uid, None, 200),
+        (uid, Some("wrong"), 200),
+        (uid + 1, None, 401),
+        (uid + 1, Some("wrong"), 401),
+        (uid + 1, Some("key"), 200),
+    ] {
+        let settings = format!(
+            "server.listen = [\"127.0.0.1:0\", \"unix:{}\"]\n\
+             [callers.cron]\nunix_uid = {configured}\n[callers.other]\napi_key_hash = \"{known}\"\n",
+            path.display()
+        );
+        let gateway = TestGateway::with(&settings).await.logged_in().await;
+        let mut stream = UnixStream::connect(&path).await.expect("a connection");
+        let key = key.map_or_else(String::new, |key| format!("X-Api-Key: {key}\r\n"));
+        let request =
+            format!("GET {USERINFO} HTTP/1.1\r\nHost: x\r\n{key}Connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+
+        let expected = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&expected), "{configured} {key}: {answer}");
+        // Over the network nobody is that user.
+        assert_eq!(gateway.get(USERINFO).await.status, 401);
+        gateway.drain().await;
     }
 }
 
