@@ -13,7 +13,7 @@ use crate::{
     config::{Config, Listen, secret},
     limit::Limiter,
     policy::Policy,
-    server::{self, BindError, Bound, Server, Tls},
+    server::{BindError, Bound, Server},
     session::{self, Sessions},
     stack::{Shared, stack},
     upstream::{self, Upstream},
@@ -41,9 +41,6 @@ pub enum Error {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// What callers are to be shown cannot be used.
-    #[error(transparent)]
-    Tls(#[from] server::tls::Error),
     /// The way to the API cannot be prepared.
     #[error(transparent)]
     Upstream(#[from] upstream::Error),
@@ -67,7 +64,6 @@ impl App {
     /// See [`Error`]. Refused credentials are none: the gateway stays up and says so.
     pub async fn start(config: &Config, clock: Clock) -> Result<Self, Error> {
         // What may fail comes first, so that nobody logs in for nothing.
-        let tls = config.server.tls.as_ref().map(Tls::new).transpose()?;
         let bound = Bound::new(&config.server.listen, config.server.workers)?;
         let mut desks = Vec::new();
         for (listen, scope) in desks_of(config)? {
@@ -93,24 +89,19 @@ impl App {
             clock: clock.clone(),
         };
         let gateway = || stack(config, &shared, upstream.sibling());
-        let server = Server::start(&config.server, bound, tls.clone(), gateway)?;
+        let server = Server::start(&config.server, bound, gateway)?;
         sessions.start();
 
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
-        let tasks = TaskTracker::new();
-        if let Some(tls) = &tls {
-            tasks.spawn(Arc::clone(tls).watch(clock.clone(), stop.clone()));
-        }
         let status = Arc::new(admin::Status {
             sessions: Arc::clone(&sessions),
             trail: Arc::clone(&trail),
             clock: clock.clone(),
             draining: draining.clone(),
             started: clock.now(),
-            certificate_expires: tls.as_ref().map(|tls| tls.expires()),
             listening: server.addresses().iter().map(Listen::to_string).collect(),
         });
-        let mut addresses = Vec::new();
+        let (tasks, mut addresses) = (TaskTracker::new(), Vec::new());
         for (listener, scope) in desks {
             addresses.extend(listener.local_addr());
             tasks.spawn(admin::serve(listener, Arc::clone(&status), scope, stop.clone()));

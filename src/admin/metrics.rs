@@ -1,9 +1,6 @@
 //! `/metrics`: what happens to our sessions, as OpenMetrics.
 
-use std::{
-    fmt,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::{fmt, sync::Arc};
 
 use http::StatusCode;
 use prometheus_client::{
@@ -126,15 +123,6 @@ impl Collector for Facts {
                     encode_count(&mut family, &labels, count(&identity.counts))?;
                 }
             }
-        }
-        if let Some(expires) = &self.0.certificate_expires {
-            let (name, help) = (
-                "amove_gateway_tls_certificate_expires_timestamp_seconds",
-                "When the certificate that callers are shown expires.",
-            );
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            let expires = expires.load(Relaxed);
-            family.encode_family(&[("role", "server")])?.encode_gauge(&expires)?;
         }
         let (name, help) =
             ("amove_gateway_audit_records_lost", "Audit records that could not be written.");

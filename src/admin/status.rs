@@ -1,6 +1,6 @@
 //! What operators may know of the gateway at the moment they ask.
 
-use std::sync::{Arc, atomic::AtomicI64};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -25,8 +25,6 @@ pub struct Status {
     pub draining: CancellationToken,
     /// When the gateway started.
     pub started: Timestamp,
-    /// When the certificate that callers are shown expires, in Unix time; `None` without TLS.
-    pub certificate_expires: Option<Arc<AtomicI64>>,
     /// Where callers reach it.
     pub listening: Vec<String>,
 }

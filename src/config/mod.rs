@@ -26,7 +26,6 @@ pub mod secret;
 mod session_store;
 mod settings;
 mod show;
-pub mod tls;
 
 pub(crate) use parse::duration_of;
 pub use schema::schema;
@@ -69,29 +68,6 @@ pub struct Server {
     /// `None`: no limit.
     pub max_body_bytes: Option<u64>,
     pub max_connections: usize,
-    /// `None`: in the clear.
-    pub tls: Option<Tls>,
-}
-
-/// `[server.tls]`: what callers are shown, and what they have to show.
-#[derive(Clone, Debug)]
-pub struct Tls {
-    /// PEM, the chain after the certificate itself.
-    pub cert: PathBuf,
-    pub key: PathBuf,
-    /// Who may issue client certificates, PEM.
-    pub client_ca: Option<PathBuf>,
-    pub client_auth: ClientAuth,
-    /// Client certificates that are revoked, PEM.
-    pub client_crl: Option<PathBuf>,
-}
-
-/// Whether callers show a certificate.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum ClientAuth {
-    Off,
-    Optional,
-    Required,
 }
 
 /// An address to listen on.

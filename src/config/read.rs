@@ -97,7 +97,6 @@ impl<'a> Reader<'a> {
         }
         let max_body = self.read("server.max_body_bytes", parse::size);
         let max_connections = self.positive("server.max_connections", parse::count);
-        let tls = self.tls();
         Some(Server {
             listen,
             admin_listen: admin_listen?,
@@ -108,7 +107,6 @@ impl<'a> Reader<'a> {
             header_timeout: header_timeout?,
             idle_timeout: idle_timeout?,
             max_header_bytes: usize::try_from(max_header?).unwrap_or(usize::MAX),
-            tls,
             max_body_bytes: max_body.map(|size| (size > 0).then_some(size))?,
             max_connections: max_connections?,
         })

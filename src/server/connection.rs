@@ -17,7 +17,6 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
 use super::{
@@ -30,11 +29,8 @@ use crate::{
     problem::{Kind, Problem},
 };
 
-/// A stream as it was accepted.
-pub(super) type Plain = Either<TcpStream, UnixStream>;
-
-/// The same, in the clear or wrapped.
-pub(super) type Stream = Either<Plain, Box<TlsStream<TcpStream>>>;
+/// An accepted stream.
+pub(super) type Stream = Either<TcpStream, UnixStream>;
 
 /// Requests that may be under way at once on one HTTP/2 connection.
 const STREAMS: u32 = 256;

@@ -19,12 +19,10 @@ use crate::{
 
 mod connection;
 mod listener;
-pub mod tls;
 pub mod wire;
 mod worker;
 
 pub use listener::{BindError, Bound};
-pub use tls::Tls;
 use worker::{Edge, Worker};
 
 /// A worker that was told to end has nothing left to wait for.
@@ -56,10 +54,9 @@ impl Server {
     pub fn start(
         config: &config::Server,
         mut bound: Bound,
-        tls: Option<Arc<Tls>>,
         gateway: impl Fn() -> Gateway,
     ) -> io::Result<Self> {
-        let edge = Arc::new(Edge::new(config, tls));
+        let edge = Arc::new(Edge::new(config));
         let mut workers = Vec::with_capacity(config.workers);
         for number in 0..config.workers {
             let worker = Worker::new(Arc::clone(&edge), gateway(), bound.take())?;

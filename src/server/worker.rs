@@ -20,9 +20,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connection::{self, Plain, Stream},
+    connection::{self, Stream},
     listener::Listener,
-    tls::Tls,
     wire::{Handle, Patience, Ticks},
 };
 use crate::{config, message::Peer, middleware::receive::Gateway};
@@ -38,8 +37,6 @@ const REST: Duration = Duration::from_millis(100);
 pub(super) struct Edge {
     /// How connections are served.
     pub(super) config: config::Server,
-    /// What wraps connections that come over the network.
-    tls: Option<Arc<Tls>>,
     /// Connections that are open.
     pub(super) open: AtomicUsize,
     /// A permit for each connection that may still come; the rest wait in the system's queue.
@@ -49,10 +46,9 @@ pub(super) struct Edge {
 }
 
 impl Edge {
-    pub(super) fn new(config: &config::Server, tls: Option<Arc<Tls>>) -> Self {
+    pub(super) fn new(config: &config::Server) -> Self {
         Self {
             config: config.clone(),
-            tls,
             open: AtomicUsize::new(0),
             room: Arc::new(Semaphore::new(config.max_connections)),
             draining: CancellationToken::new(),
@@ -155,35 +151,14 @@ async fn accept(listener: Listener, care: Arc<Care>) -> io::Result<()> {
 }
 
 /// Serves one connection and keeps account of it.
-async fn serve(care: Arc<Care>, stream: Plain, peer: Peer, permit: OwnedSemaphorePermit) {
+async fn serve(care: Arc<Care>, stream: Stream, peer: Peer, permit: OwnedSemaphorePermit) {
     let handle = Handle::new(Arc::clone(&care.ticks));
     let watched =
         Arc::new(Watched { handle, waker: AtomicWaker::new(), abandoned: AtomicBool::new(false) });
     let _account = Account::open(&care, &watched, permit);
-    let (stream, peer) = match secured(&care.edge, stream, peer).await {
-        Ok(secured) => secured,
-        Err(error) => {
-            tracing::debug!(error = error.to_string(), "handshake failed");
-            return;
-        }
-    };
     if let Err(error) = connection::serve(&care, stream, peer, &watched).await {
         tracing::debug!(error, "connection ended");
     }
-}
-
-/// Shakes hands where TLS is wanted, within the time that a head may take.
-async fn secured(edge: &Edge, stream: Plain, peer: Peer) -> io::Result<(Stream, Peer)> {
-    let (tls, tcp, address) = match (&edge.tls, stream, peer) {
-        (Some(tls), Plain::Left(tcp), Peer::Tcp(address)) => (tls, tcp, address),
-        (_, stream, peer) => return Ok((Stream::Left(stream), peer)),
-    };
-    let (stream, certificate) = tokio::select! {
-        secured = tls.accept(tcp) => secured?,
-        () = sleep(edge.config.header_timeout) => return Err(io::ErrorKind::TimedOut.into()),
-        () = edge.draining.cancelled() => return Err(io::ErrorKind::Interrupted.into()),
-    };
-    Ok((Stream::Right(stream), Peer::Tls { address, certificate }))
 }
 
 /// Looks after the connections, a few times a second; returns when the last one has drained.
@@ -256,18 +231,18 @@ enum Accepting {
 }
 
 impl Accepting {
-    async fn accept(&self) -> io::Result<(Plain, Peer)> {
+    async fn accept(&self) -> io::Result<(Stream, Peer)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 // Answers are written whole, so waiting for more to send only costs time.
                 stream.set_nodelay(true)?;
-                Ok((Plain::Left(stream), Peer::Tcp(address)))
+                Ok((Stream::Left(stream), Peer::Tcp(address)))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 let uid = stream.peer_cred().ok().map(|peer| peer.uid());
-                Ok((Plain::Right(stream), Peer::Unix { uid }))
+                Ok((Stream::Right(stream), Peer::Unix { uid }))
             }
         }
     }
