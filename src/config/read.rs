@@ -99,6 +99,7 @@ impl<'a> Reader<'a> {
         }
         let max_body = self.read("server.max_body_bytes", parse::size);
         let max_connections = self.positive("server.max_connections", parse::count);
+        let tls = self.tls();
         Some(Server {
             listen,
             admin_listen: admin_listen?,
@@ -111,6 +112,7 @@ impl<'a> Reader<'a> {
             max_header_bytes: usize::try_from(max_header?).unwrap_or(usize::MAX),
             max_body_bytes: max_body.map(|size| (size > 0).then_some(size))?,
             max_connections: max_connections?,
+            tls,
         })
     }
 
@@ -356,6 +358,9 @@ impl<'a> Reader<'a> {
         let mut callers = self.names.iter().filter(|path| path.starts_with("callers."));
         let nobody_has_a_key =
             callers.all(|path| self.value(&format!("{path}.api_key_hash")).is_none());
+        // Who needs a certificate to connect is no stranger.
+        let auth = self.value("server.tls.client_auth").and_then(Value::as_str);
+        let nobody_has_a_key = nobody_has_a_key && auth != Some("required");
         let reachable = server.listen.iter().any(is_open);
         if reachable && nobody_has_a_key && !policy.allow_unauthenticated_network {
             self.wrong(
