@@ -10,10 +10,10 @@ use crate::{
     audit::{self, Trail},
     caller::Callers,
     clock::Clock,
-    config::{Config, Listen, secret},
+    config::{Config, Listen, secret, tls},
     limit::Limiter,
     policy::Policy,
-    server::{BindError, Bound, Server},
+    server::{BindError, Bound, Server, Tls},
     session::{self, Sessions},
     stack::{Shared, stack},
     upstream::{self, Upstream},
@@ -44,6 +44,9 @@ pub enum Error {
     /// The way to the API cannot be prepared.
     #[error(transparent)]
     Upstream(#[from] upstream::Error),
+    /// The certificate, or what goes with it, cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::Unusable),
     /// A secret cannot be read.
     #[error(transparent)]
     Secret(#[from] secret::Error),
@@ -65,6 +68,9 @@ impl App {
     pub async fn start(config: &Config, clock: Clock) -> Result<Self, Error> {
         // What may fail comes first, so that nobody logs in for nothing.
         let bound = Bound::new(&config.server.listen, config.server.workers)?;
+        let tls = config.server.tls.as_ref().map(Tls::open).transpose()?;
+        let (tls, renewal) = tls.unzip();
+        let certificate_expires = tls.as_deref().map(Tls::expires);
         let mut desks = Vec::new();
         for (listen, scope) in desks_of(config)? {
             desks.push((listener(&listen).await?, scope));
@@ -89,7 +95,7 @@ impl App {
             clock: clock.clone(),
         };
         let gateway = || stack(config, &shared, upstream.sibling());
-        let server = Server::start(&config.server, bound, gateway)?;
+        let server = Server::start(&config.server, bound, tls, gateway)?;
         sessions.start();
 
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
@@ -99,9 +105,13 @@ impl App {
             clock: clock.clone(),
             draining: draining.clone(),
             started: clock.now(),
+            certificate_expires,
             listening: server.addresses().iter().map(Listen::to_string).collect(),
         });
         let (tasks, mut addresses) = (TaskTracker::new(), Vec::new());
+        if let Some(renewal) = renewal {
+            tasks.spawn(renewal.run(clock, stop.clone()));
+        }
         for (listener, scope) in desks {
             addresses.extend(listener.local_addr());
             tasks.spawn(admin::serve(listener, Arc::clone(&status), scope, stop.clone()));

@@ -124,6 +124,15 @@ impl Collector for Facts {
                 }
             }
         }
+        if let Some(expires) = &self.0.certificate_expires {
+            let (name, help) = (
+                "amove_gateway_tls_certificate_expires_timestamp_seconds",
+                "When the certificate that callers see expires.",
+            );
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            let expires = expires.borrow().as_second();
+            family.encode_family(&[("role", "server")])?.encode_gauge(&expires)?;
+        }
         let (name, help) =
             ("amove_gateway_audit_records_lost", "Audit records that could not be written.");
         let lost = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -25,6 +26,8 @@ pub struct Status {
     pub draining: CancellationToken,
     /// When the gateway started.
     pub started: Timestamp,
+    /// When the certificate that callers see ends, if they see one.
+    pub certificate_expires: Option<watch::Receiver<Timestamp>>,
     /// Where callers reach it.
     pub listening: Vec<String>,
 }

@@ -5,7 +5,9 @@ use std::{fmt::Write, io};
 use clap::Args;
 
 use super::{Failure, Global, login, print, runtime};
-use crate::config::{Caller, Config, Credentials, Identity, RefreshAhead, secret::Secret};
+use crate::config::{
+    Caller, ClientAuth, Config, Credentials, Identity, RefreshAhead, Tls, secret::Secret,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -38,6 +40,9 @@ fn meaning(config: &Config) -> String {
     let server = &config.server;
     let listen: Vec<_> = server.listen.iter().map(ToString::to_string).collect();
     line("callers at", format!("{}, {} worker(s)", listen.join(", "), server.workers));
+    if let Some(tls) = &server.tls {
+        line("TLS", describe_tls(tls));
+    }
     if let Some(admin) = &server.admin_listen {
         line("operators at", admin.to_string());
     }
@@ -58,6 +63,19 @@ fn meaning(config: &Config) -> String {
         line("all callers", format!("{} requests in {:?}", rate.count, rate.per));
     }
     text
+}
+
+fn describe_tls(tls: &Tls) -> String {
+    let clients = match &tls.client_auth {
+        ClientAuth::Off => "callers are asked for no certificate".to_owned(),
+        ClientAuth::Optional(trust) => {
+            format!("callers may show a certificate of {}", trust.ca_file.display())
+        }
+        ClientAuth::Required(trust) => {
+            format!("callers must show a certificate of {}", trust.ca_file.display())
+        }
+    };
+    format!("over TCP, with {}; {clients}", tls.cert_file.display())
 }
 
 fn describe_identity(identity: &Identity, is_default: bool) -> String {

@@ -70,9 +70,10 @@ impl From<app::Error> for Failure {
     fn from(error: app::Error) -> Self {
         let exit = match &error {
             app::Error::Bind(_) => Exit::Io,
-            app::Error::Upstream(_) | app::Error::Secret(_) | app::Error::Sessions(_) => {
-                Exit::Config
-            }
+            app::Error::Upstream(_)
+            | app::Error::Tls(_)
+            | app::Error::Secret(_)
+            | app::Error::Sessions(_) => Exit::Config,
             app::Error::System(_) => Exit::Internal,
         };
         Self::caused(exit, "the gateway cannot start", &error)

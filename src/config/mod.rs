@@ -26,6 +26,7 @@ pub mod secret;
 mod session_store;
 mod settings;
 mod show;
+pub mod tls;
 
 pub(crate) use parse::duration_of;
 pub use schema::schema;
@@ -68,6 +69,44 @@ pub struct Server {
     /// `None`: no limit.
     pub max_body_bytes: Option<u64>,
     pub max_connections: usize,
+    /// `None`: no TLS.
+    pub tls: Option<Tls>,
+}
+
+/// `[server.tls]`: TLS on every TCP address of `listen`.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// Ours, and then those between it and its CA; PEM.
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+    pub client_auth: ClientAuth,
+}
+
+/// Whether clients are asked for a certificate.
+#[derive(Clone, Debug)]
+pub enum ClientAuth {
+    Off,
+    /// A client may have none; one that it has must be good.
+    Optional(ClientTrust),
+    Required(ClientTrust),
+}
+
+/// Whose word counts about who a client is.
+#[derive(Clone, Debug)]
+pub struct ClientTrust {
+    pub ca_file: PathBuf,
+    /// Certificates that count no more.
+    pub crl_file: Option<PathBuf>,
+}
+
+impl ClientAuth {
+    /// What clients are measured by, if they are asked.
+    pub const fn trust(&self) -> Option<&ClientTrust> {
+        match self {
+            Self::Off => None,
+            Self::Optional(trust) | Self::Required(trust) => Some(trust),
+        }
+    }
 }
 
 /// An address to listen on.

@@ -97,6 +97,7 @@ impl<'a> Reader<'a> {
         }
         let max_body = self.read("server.max_body_bytes", parse::size);
         let max_connections = self.positive("server.max_connections", parse::count);
+        let tls = self.tls();
         Some(Server {
             listen,
             admin_listen: admin_listen?,
@@ -109,6 +110,7 @@ impl<'a> Reader<'a> {
             max_header_bytes: usize::try_from(max_header?).unwrap_or(usize::MAX),
             max_body_bytes: max_body.map(|size| (size > 0).then_some(size))?,
             max_connections: max_connections?,
+            tls,
         })
     }
 
@@ -299,6 +301,9 @@ impl<'a> Reader<'a> {
         let is_open = |listen: &Listen| matches!(listen, Listen::Tcp(at) if !at.ip().is_loopback());
         let mut callers = self.names.iter().filter(|path| path.starts_with("callers."));
         let nobody_is_known = callers.all(|path| !self.is_recognisable(path));
+        // Who needs a certificate to connect is no stranger.
+        let auth = self.value("server.tls.client_auth").and_then(Value::as_str);
+        let nobody_is_known = nobody_is_known && auth != Some("required");
         let reachable = server.listen.iter().any(is_open);
         if reachable && nobody_is_known && !policy.allow_unauthenticated_network {
             self.wrong(

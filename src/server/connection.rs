@@ -16,10 +16,9 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_util::either::Either;
 
 use super::{
+    tls::Stream,
     wire::{Guard, Handle, Protocol, REFUSED, Refusal, Sniffed},
     worker::{Care, Watched},
 };
@@ -28,9 +27,6 @@ use crate::{
     message::{Body, BoxError, Malformed, Peer},
     problem::{Kind, Problem},
 };
-
-/// An accepted stream.
-pub(super) type Stream = Either<TcpStream, UnixStream>;
 
 /// Requests that may be under way at once on one HTTP/2 connection.
 const STREAMS: u32 = 256;
@@ -44,10 +40,14 @@ pub(super) async fn serve(
 ) -> Result<(), BoxError> {
     let config = &care.edge.config;
     let guard = Guard::new(stream, config.max_header_bytes, watched.handle.clone());
+    let mut sniffing = pin!(guard.sniff());
     let Sniffed { guard, protocol } = tokio::select! {
-        sniffed = guard.sniff() => sniffed?,
-        // Nothing has been asked yet, so nothing is lost.
-        () = care.edge.draining.cancelled() => return Ok(()),
+        sniffed = &mut sniffing => sniffed?,
+        () = care.edge.draining.cancelled() => {
+            // Nothing has been asked yet, so nothing is lost; but the client is told.
+            watched.handle.expire();
+            sniffing.await?
+        }
     };
     let service = service_fn(|request: http::Request<Incoming>| {
         let is_refused = request.method() == REFUSED;

@@ -19,10 +19,12 @@ use crate::{
 
 mod connection;
 mod listener;
+mod tls;
 pub mod wire;
 mod worker;
 
 pub use listener::{BindError, Bound};
+pub use tls::{Renewal, Tls};
 use worker::{Edge, Worker};
 
 /// A worker that was told to end has nothing left to wait for.
@@ -46,7 +48,7 @@ struct Running {
 }
 
 impl Server {
-    /// Starts to serve what comes in at `bound`; each worker answers with a gateway of its own.
+    /// Starts to serve what comes in at `bound`, with `tls` where that is TCP; each worker answers with a gateway of its own.
     ///
     /// # Errors
     ///
@@ -54,9 +56,10 @@ impl Server {
     pub fn start(
         config: &config::Server,
         mut bound: Bound,
+        tls: Option<Arc<Tls>>,
         gateway: impl Fn() -> Gateway,
     ) -> io::Result<Self> {
-        let edge = Arc::new(Edge::new(config));
+        let edge = Arc::new(Edge::new(config, tls));
         let mut workers = Vec::with_capacity(config.workers);
         for number in 0..config.workers {
             let worker = Worker::new(Arc::clone(&edge), gateway(), bound.take())?;

@@ -20,8 +20,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connection::{self, Stream},
+    connection,
     listener::Listener,
+    tls::{self, Socket, Tls},
     wire::{Handle, Patience, Ticks},
 };
 use crate::{config, message::Peer, middleware::receive::Gateway};
@@ -37,6 +38,8 @@ const REST: Duration = Duration::from_millis(100);
 pub(super) struct Edge {
     /// How connections are served.
     pub(super) config: config::Server,
+    /// What TCP connections are served with; `None`: in the clear.
+    pub(super) tls: Option<Arc<Tls>>,
     /// Connections that are open.
     pub(super) open: AtomicUsize,
     /// A permit for each connection that may still come; the rest wait in the system's queue.
@@ -46,9 +49,10 @@ pub(super) struct Edge {
 }
 
 impl Edge {
-    pub(super) fn new(config: &config::Server) -> Self {
+    pub(super) fn new(config: &config::Server, tls: Option<Arc<Tls>>) -> Self {
         Self {
             config: config.clone(),
+            tls,
             open: AtomicUsize::new(0),
             room: Arc::new(Semaphore::new(config.max_connections)),
             draining: CancellationToken::new(),
@@ -151,11 +155,13 @@ async fn accept(listener: Listener, care: Arc<Care>) -> io::Result<()> {
 }
 
 /// Serves one connection and keeps account of it.
-async fn serve(care: Arc<Care>, stream: Stream, peer: Peer, permit: OwnedSemaphorePermit) {
+async fn serve(care: Arc<Care>, socket: Socket, peer: Peer, permit: OwnedSemaphorePermit) {
     let handle = Handle::new(Arc::clone(&care.ticks));
     let watched =
         Arc::new(Watched { handle, waker: AtomicWaker::new(), abandoned: AtomicBool::new(false) });
     let _account = Account::open(&care, &watched, permit);
+    let secured = tls::secure(&care.edge, socket, peer, &watched).await;
+    let Some((stream, peer)) = secured else { return };
     if let Err(error) = connection::serve(&care, stream, peer, &watched).await {
         tracing::debug!(error, "connection ended");
     }
@@ -231,18 +237,18 @@ enum Accepting {
 }
 
 impl Accepting {
-    async fn accept(&self) -> io::Result<(Stream, Peer)> {
+    async fn accept(&self) -> io::Result<(Socket, Peer)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 // Answers are written whole, so waiting for more to send only costs time.
                 stream.set_nodelay(true)?;
-                Ok((Stream::Left(stream), Peer::Tcp(address)))
+                Ok((Socket::Left(stream), Peer::Tcp(address)))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 let uid = stream.peer_cred().ok().map(|peer| peer.uid());
-                Ok((Stream::Right(stream), Peer::Unix { uid }))
+                Ok((Socket::Right(stream), Peer::Unix { uid }))
             }
         }
     }

@@ -19,6 +19,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+pub(crate) mod pki;
 pub(crate) mod redis;
 
 /// What takes longer has failed, also on a busy machine.

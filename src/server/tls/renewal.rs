@@ -1,0 +1,163 @@
+//! Takes certificates over when their files change, and warns before they end.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Tls,
+    looks::{Fingerprint, Looks},
+};
+use crate::{
+    clock::Clock,
+    config::{
+        self,
+        tls::{Files, Material, Unusable},
+    },
+};
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How many days ahead of its end a certificate is warned of.
+const DAYS_AHEAD: [i64; 3] = [14, 7, 1];
+
+/// Keeps what connections are served with up to date.
+#[derive(Debug)]
+pub struct Renewal {
+    config: config::Tls,
+    tls: Arc<Tls>,
+    material: Material,
+    looks: Looks,
+    /// What was last said about files that cannot be used.
+    told: Option<Unusable>,
+    /// How near its end the certificate is, as far as that was said.
+    nearness: usize,
+    /// It was said that the revocation lists are out of date.
+    is_crl_told: bool,
+}
+
+impl Renewal {
+    pub(super) fn new(
+        config: config::Tls,
+        tls: Arc<Tls>,
+        files: &Files,
+        material: Material,
+    ) -> Self {
+        let looks = Looks::new(files.fingerprint());
+        Self { config, tls, material, looks, told: None, nearness: 0, is_crl_told: false }
+    }
+
+    /// Looks after it until `stop` is cancelled.
+    pub async fn run(mut self, clock: Clock, stop: CancellationToken) {
+        let mut interval = interval(LOOK);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = interval.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            self.warn(clock.now());
+            let config = self.config.clone();
+            // A file system may take its time.
+            let looked = tokio::task::spawn_blocking(move || config.look()).await;
+            match looked {
+                Ok(Ok(files)) => self.consider(&files),
+                Ok(Err(error)) => {
+                    self.looks.failed();
+                    self.tell(error);
+                }
+                // The process is ending.
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn consider(&mut self, files: &Files) {
+        let fingerprint = files.fingerprint();
+        if !self.looks.are_settled(fingerprint) {
+            return;
+        }
+        match self.config.assemble(files) {
+            Ok(material) => self.take_over(material, fingerprint),
+            Err(error) => {
+                self.looks.refused(fingerprint);
+                self.tell(error);
+            }
+        }
+    }
+
+    fn take_over(&mut self, material: Material, fingerprint: Fingerprint) {
+        tracing::info!(expires = material.expires.to_string(), "TLS files taken over");
+        self.looks.took(fingerprint);
+        self.tls.current.store(Arc::clone(&material.server));
+        self.tls.expires.send_replace(material.expires);
+        self.material = material;
+        (self.told, self.nearness, self.is_crl_told) = (None, 0, false);
+    }
+
+    /// Says once what is wrong; the former files stay in use.
+    fn tell(&mut self, error: Unusable) {
+        if self.told.as_ref() == Some(&error) {
+            return;
+        }
+        tracing::error!(
+            error = error.to_string(),
+            "TLS files cannot be taken over; the former ones serve"
+        );
+        self.told = Some(error);
+    }
+
+    fn warn(&mut self, now: Timestamp) {
+        let expires = self.material.expires;
+        let nearness = nearness(expires, now);
+        if nearness > self.nearness {
+            let expires = expires.to_string();
+            if nearness > DAYS_AHEAD.len() {
+                tracing::error!(expires, "the TLS certificate has expired");
+            } else {
+                tracing::warn!(expires, "the TLS certificate expires soon");
+            }
+        }
+        self.nearness = nearness;
+        if let Some(due) = self.material.crl_due.filter(|due| *due <= now && !self.is_crl_told) {
+            tracing::error!(due = due.to_string(), "the TLS revocation list is out of date");
+            self.is_crl_told = true;
+        }
+    }
+}
+
+/// How many of the warnings are due, its end being the last.
+fn nearness(expires: Timestamp, now: Timestamp) -> usize {
+    let left = expires.duration_since(now);
+    let is_due = |days: &i64| left <= SignedDuration::from_hours(24 * days);
+    DAYS_AHEAD.iter().chain(&[0]).filter(|days| is_due(days)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_warned_of_three_times_before_its_end() {
+        let check = |left: SignedDuration, expected| {
+            let now = Timestamp::UNIX_EPOCH;
+            let expires = now.checked_add(left).unwrap();
+            assert_eq!(nearness(expires, now), expected, "{left}");
+        };
+        let days = |days: i64| SignedDuration::from_hours(24 * days);
+
+        check(days(90), 0);
+        check(days(14) + SignedDuration::from_secs(1), 0);
+        check(days(14), 1);
+        check(days(8), 1);
+        check(days(7), 2);
+        check(days(2), 2);
+        check(days(1), 3);
+        check(SignedDuration::from_secs(1), 3);
+        check(SignedDuration::ZERO, 4);
+        check(days(-30), 4);
+    }
+}
