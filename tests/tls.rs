@@ -25,12 +25,13 @@ use process_support::{
     pki::{Authority, Certified, FUTURE, PAST, VERSIONS, connect, content, has_program, status},
     request, run, soon, stderr,
 };
-use rustls::{ProtocolVersion, pki_types::CertificateDer};
+use rustls::{HandshakeKind, ProtocolVersion, pki_types::CertificateDer};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UnixStream},
 };
+use tokio_rustls::TlsConnector;
 
 mod process_support;
 
@@ -108,7 +109,7 @@ async fn both_versions_of_tls_and_of_http_are_spoken() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_are_let_in_by_their_certificates() {
-    let (emulator, authority) = (emulator(Options::default()).await, Authority::new());
+    let authority = Authority::new();
     let (good, revoked) = (authority.certify("good", FUTURE), authority.certify("bad", FUTURE));
     let expired = authority.certify("late", PAST);
     let foreign = Authority::new().certify("good", FUTURE);
@@ -120,6 +121,8 @@ async fn clients_are_let_in_by_their_certificates() {
         ("required", [false, true, false, false, false]),
     ] {
         let settings = mutual(&authority, client_auth);
+        // One each: a second login would have to wait for the next code of the second factor.
+        let emulator = emulator(Options::default()).await;
         let gateway = gateway(&emulator, &authority, &borrow(&settings)).await;
         for version in VERSIONS {
             let clients = [None, Some(&good), Some(&foreign), Some(&expired), Some(&revoked)];
@@ -168,8 +171,35 @@ async fn a_client_is_revoked_while_the_gateway_runs() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_are_resumed_unless_they_prove_who_a_client_is() {
+    let authority = Authority::new();
+    let own = authority.certify("client", FUTURE);
+    authority.write("crl.pem", &authority.revoke(&[], FUTURE));
+
+    for (client_auth, expected) in
+        [("off", HandshakeKind::Resumed), ("optional", HandshakeKind::Full)]
+    {
+        let emulator = emulator(Options::default()).await;
+        let settings = mutual(&authority, client_auth);
+        let gateway = gateway(&emulator, &authority, &borrow(&settings)).await;
+        for version in VERSIONS {
+            let config = authority.remembering_client(Some(&own), &[version], &["http/1.1"]);
+            let client = TlsConnector::from(Arc::new(config));
+            let first = connect(&client, gateway.address).await.expect("a handshake");
+            assert_eq!(status(first, USERINFO).await.expect("an answer"), 200);
+
+            let second = connect(&client, gateway.address).await.expect("a handshake");
+
+            let kind = second.get_ref().1.handshake_kind();
+            assert_eq!(kind, Some(expected), "{client_auth}, {version:?}");
+            assert_eq!(status(second, USERINFO).await.expect("an answer"), 200);
+        }
+    }
+}
+
 /// The certificate that the gateway shows.
-async fn shown(client: &tokio_rustls::TlsConnector, gateway: &Gateway) -> CertificateDer<'static> {
+async fn shown(client: &TlsConnector, gateway: &Gateway) -> CertificateDer<'static> {
     let stream = connect(client, gateway.address).await.expect("a handshake");
     let chain = stream.get_ref().1.peer_certificates().expect("a certificate");
     chain[0].clone().into_owned()

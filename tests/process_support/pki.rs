@@ -128,6 +128,18 @@ impl Authority {
         versions: &[&'static SupportedProtocolVersion],
         protocols: &[&str],
     ) -> TlsConnector {
+        let mut config = self.remembering_client(own, versions, protocols);
+        config.resumption = Resumption::disabled();
+        TlsConnector::from(Arc::new(config))
+    }
+
+    /// The same, which resumes sessions.
+    pub(crate) fn remembering_client(
+        &self,
+        own: Option<&Certified>,
+        versions: &[&'static SupportedProtocolVersion],
+        protocols: &[&str],
+    ) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).expect("an authority");
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -144,8 +156,7 @@ impl Authority {
             }
         };
         config.alpn_protocols = protocols.iter().map(|it| it.as_bytes().to_vec()).collect();
-        config.resumption = Resumption::disabled();
-        TlsConnector::from(Arc::new(config))
+        config
     }
 }
 
