@@ -8,7 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admin,
     audit::{self, Trail},
-    caller::Callers,
+    caller::{self, Callers},
     clock::Clock,
     config::{Config, Listen, secret, tls},
     limit::Limiter,
@@ -47,6 +47,9 @@ pub enum Error {
     /// The certificate, or what goes with it, cannot be used.
     #[error(transparent)]
     Tls(#[from] tls::Unusable),
+    /// The way to the issuer of callers' tokens cannot be prepared.
+    #[error(transparent)]
+    Issuer(#[from] caller::jwt::KeysError),
     /// A secret cannot be read.
     #[error(transparent)]
     Secret(#[from] secret::Error),
@@ -71,6 +74,7 @@ impl App {
         let tls = config.server.tls.as_ref().map(Tls::open).transpose()?;
         let (tls, renewal) = tls.unzip();
         let certificate_expires = tls.as_deref().map(Tls::expires);
+        let callers = Arc::new(Callers::new(config, &clock)?);
         let mut desks = Vec::new();
         for (listen, scope) in desks_of(config)? {
             desks.push((listener(&listen).await?, scope));
@@ -88,7 +92,7 @@ impl App {
         )?;
         let shared = Shared {
             trail: Arc::clone(&trail),
-            callers: Arc::new(Callers::new(config)),
+            callers: Arc::clone(&callers),
             policy: Arc::new(Policy::new(config)),
             limiter: Arc::new(Limiter::new(config)),
             sessions: Arc::clone(&sessions),
@@ -109,6 +113,9 @@ impl App {
             listening: server.addresses().iter().map(Listen::to_string).collect(),
         });
         let (tasks, mut addresses) = (TaskTracker::new(), Vec::new());
+        if let Some(verifier) = callers.verifier() {
+            tasks.spawn(Arc::clone(verifier).keep(stop.clone()));
+        }
         if let Some(renewal) = renewal {
             tasks.spawn(renewal.run(clock, stop.clone()));
         }

@@ -695,3 +695,25 @@ fn what_tells_one_caller_from_another_belongs_to_one() {
         assert!(report.contains(expected), "{expected}: {report}");
     }
 }
+
+#[test]
+fn tokens_of_an_issuer_need_an_issuer_an_audience_and_keys() {
+    let caller = format!("{IDENTITY}[callers.a]\njwt_subject = \"x\"\n");
+    let whole = "[caller_jwt]\nissuer = \"i\"\naudience = \"a\"\n";
+
+    for (text, expected) in [
+        ("", "lacks `issuer`"),
+        ("[caller_jwt]\nissuer = \"i\"\n", "lacks `audience`"),
+        (whole, "lacks `jwks_url`"),
+        (&format!("{whole}jwks_url = \"http://issuer.test/keys\"\n"), "expected https"),
+        (&format!("{whole}jwks_url = \"issuer\"\n"), "expected a URL"),
+        (&format!("{whole}jwks_url = \"https://i.test/\"\njwks_file = \"x\"\n"), "not both"),
+        (&format!("{whole}jwks_file = \"x\"\nleeway = \"1h\"\n"), "at most 10m"),
+    ] {
+        let report = refused(&format!("{caller}{text}"), &[]).to_string();
+        assert!(report.contains(expected), "{expected}: {report}");
+    }
+    let good = loaded(&format!("{caller}{whole}jwks_url = \"https://i.test/keys?x=1\"\n"), &[]);
+    assert!(good.config.caller_jwt.is_some());
+    assert!(loaded(IDENTITY, &[]).config.caller_jwt.is_none());
+}

@@ -1,12 +1,15 @@
 //! Who may call: credentials and peer → caller.
 
 pub mod api_key;
+pub mod jwt;
 
 use std::{collections::HashMap, sync::Arc};
 
 use subtle::ConstantTimeEq;
 
+use self::jwt::{Verdict, Verifier};
 use crate::{
+    clock::Clock,
     config,
     message::{Certificate, Peer},
 };
@@ -36,6 +39,9 @@ pub enum Unknown {
     /// A key of ours came, with a letter that is wrong.
     #[error("the key that was presented is misspelt or cut off")]
     Misspelt,
+    /// A token came that was signed with a key that is not known, or not yet.
+    #[error("the token that was presented is signed with a key that the issuer does not show")]
+    UnknownKey,
     /// The certificate is good, and it is nobody's here.
     #[error("the client certificate names no caller")]
     Unmapped,
@@ -48,6 +54,8 @@ pub struct Callers {
     by_spiffe_id: HashMap<Box<str>, Arc<Caller>>,
     by_name: HashMap<Box<str>, Arc<Caller>>,
     by_key: HashMap<[u8; 32], Arc<Caller>>,
+    by_subject: HashMap<Box<str>, Arc<Caller>>,
+    verifier: Option<Arc<Verifier>>,
     /// Who calls without credentials from this machine.
     local: Option<Arc<Caller>>,
     /// Who calls without credentials from anywhere: only where the policy says so.
@@ -56,7 +64,11 @@ pub struct Callers {
 
 impl Callers {
     /// The callers that `config` names.
-    pub fn new(config: &config::Config) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// When the way to the issuer of their tokens cannot be prepared.
+    pub fn new(config: &config::Config, clock: &Clock) -> Result<Self, jwt::KeysError> {
         let caller = |name: &Arc<str>, index: usize, identity: usize| {
             let identity_name = config.identities.get(identity).map(|i| Arc::clone(&i.name));
             Arc::new(Caller {
@@ -73,11 +85,15 @@ impl Callers {
         }
         let anyone = config.policy.allow_unauthenticated_network;
         callers.anyone = callers.local.clone().filter(|_| anyone);
-        callers
+        let verifier = |config| Verifier::new(config, clock.clone());
+        callers.verifier = config.caller_jwt.as_ref().map(verifier).transpose()?;
+        Ok(callers)
     }
 
     fn add(&mut self, configured: &config::Caller, caller: &Arc<Caller>) {
-        let config::Caller { api_key_hashes, spiffe_id, san, unix_uid, .. } = configured;
+        let config::Caller { api_key_hashes, spiffe_id, san, unix_uid, jwt_subject, .. } =
+            configured;
+        self.by_subject.extend(jwt_subject.clone().map(|it| (it, Arc::clone(caller))));
         let keys = api_key_hashes.iter().map(|hash| (*hash, Arc::clone(caller)));
         self.by_key.extend(keys);
         self.by_spiffe_id.extend(spiffe_id.clone().map(|id| (id, Arc::clone(caller))));
@@ -88,9 +104,14 @@ impl Callers {
         }
     }
 
-    /// Whether anybody has a key.
-    pub fn have_keys(&self) -> bool {
-        !self.by_key.is_empty()
+    /// Whether anybody has a key or a token.
+    pub fn have_credentials(&self) -> bool {
+        !self.by_key.is_empty() || self.verifier.is_some()
+    }
+
+    /// What proves tokens, where callers have some.
+    pub fn verifier(&self) -> Option<&Arc<Verifier>> {
+        self.verifier.as_ref()
     }
 
     /// Who calls from `peer` and presents `key`, or nothing. What the system or a certificate
@@ -104,6 +125,15 @@ impl Callers {
             return Ok(Arc::clone(caller));
         }
         let Some(key) = key else { return self.nobody(peer) };
+        if let Some(verifier) = self.verifier.as_ref().filter(|_| Verifier::is_token(key)) {
+            return match verifier.verify(key) {
+                Verdict::Subject(subject) => {
+                    self.by_subject.get(&*subject).cloned().ok_or(Unknown::Wrong)
+                }
+                Verdict::Refused => Err(Unknown::Wrong),
+                Verdict::UnknownKey => Err(Unknown::UnknownKey),
+            };
+        }
         let hash = api_key::hash(key);
         // The map is searched by the hash, which tells nothing about the key; the comparison that
         // decides takes the same time wherever the two differ.
@@ -163,6 +193,7 @@ mod tests {
             by_key: HashMap::from([(api_key::hash(b"key"), caller("billing"))]),
             anyone: nobody.clone().filter(|_| anyone),
             local: nobody,
+            ..Callers::default()
         }
     }
 

@@ -112,6 +112,7 @@ fn describe_caller(caller: &Caller, config: &Config) -> String {
     ways.extend(caller.spiffe_id.as_ref().map(|id| format!("by certificate as {id}")));
     ways.extend(caller.san.as_ref().map(|name| format!("by certificate as {name}")));
     ways.extend(caller.unix_uid.map(|uid| format!("as user {uid} on a unix listener")));
+    ways.extend(caller.jwt_subject.as_ref().map(|subject| format!("by token as {subject}")));
     if ways.is_empty() {
         ways.push("who shows nothing, on this machine".to_owned());
     }

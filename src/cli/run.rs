@@ -71,6 +71,7 @@ impl From<app::Error> for Failure {
         let exit = match &error {
             app::Error::Bind(_) => Exit::Io,
             app::Error::Upstream(_)
+            | app::Error::Issuer(_)
             | app::Error::Tls(_)
             | app::Error::Secret(_)
             | app::Error::Sessions(_) => Exit::Config,

@@ -15,7 +15,7 @@ use super::{
 const MOST_KEYS: usize = 2;
 
 /// The ways in which a caller can be recognised, as they are set.
-const WAYS: [&str; 4] = ["api_key_hash", "spiffe_id", "san", "unix_uid"];
+const WAYS: [&str; 5] = ["api_key_hash", "spiffe_id", "san", "unix_uid", "jwt_subject"];
 
 impl Reader<'_> {
     pub(super) fn callers(&mut self, identities: &[Identity]) -> Vec<Caller> {
@@ -42,6 +42,7 @@ impl Reader<'_> {
                 spiffe_id: self.own(&key("spiffe_id"), spiffe_id, &mut taken),
                 san: self.own(&key("san"), san, &mut taken),
                 unix_uid: self.own(&key("unix_uid"), uid, &mut taken),
+                jwt_subject: self.own(&key("jwt_subject"), subject, &mut taken),
                 allow: self.rules(&key("allow")),
                 deny: self.rules(&key("deny")).unwrap_or_default(),
                 rate: self.maybe(&key("rate"), parse::optional(parse::rate)).flatten(),
@@ -149,6 +150,11 @@ fn san(value: &Value) -> Result<Option<Box<str>>, String> {
         _ if is_plain => Ok(Some(text.to_ascii_lowercase().into())),
         _ => Err("expected one DNS name, e-mail address or URI, written out".to_owned()),
     }
+}
+
+fn subject(value: &Value) -> Result<Option<Box<str>>, String> {
+    let text = parse::text(value)?;
+    Ok((!text.is_empty()).then(|| text.into()))
 }
 
 fn uid(value: &Value) -> Result<Option<u32>, String> {

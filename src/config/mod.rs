@@ -15,6 +15,7 @@ use secrecy::SecretString;
 
 use crate::amove::{patterns::RoutePattern, tags::Tags};
 
+mod caller_jwt;
 mod callers;
 pub mod load;
 mod parse;
@@ -43,6 +44,8 @@ pub struct Config {
     pub session_store: SessionStore,
     /// Empty on loopback and unix listeners: everyone is `local`.
     pub callers: Vec<Caller>,
+    /// `None`: nobody is known by a token of an issuer.
+    pub caller_jwt: Option<CallerJwt>,
     pub policy: Policy,
     pub legacy: Legacy,
     pub rate_limit: RateLimit,
@@ -285,6 +288,8 @@ pub struct Caller {
     pub san: Option<Box<str>>,
     /// The user that it runs as, on a unix listener.
     pub unix_uid: Option<u32>,
+    /// The `sub` of its token.
+    pub jwt_subject: Option<Box<str>>,
     /// What it may call; `None`: everything that is not guarded.
     pub allow: Option<Vec<Rule>>,
     /// What it may not call, whatever else is allowed.
@@ -301,7 +306,26 @@ impl Caller {
             || self.spiffe_id.is_some()
             || self.san.is_some()
             || self.unix_uid.is_some()
+            || self.jwt_subject.is_some()
     }
+}
+
+/// `[caller_jwt]`: whose tokens tell who calls.
+#[derive(Clone, Debug)]
+pub struct CallerJwt {
+    pub issuer: String,
+    pub audience: String,
+    pub keys: KeySource,
+    /// Extra trust roots for the issuer's host, PEM.
+    pub ca_file: Option<PathBuf>,
+    pub leeway: Duration,
+}
+
+/// Where the keys of an issuer come from.
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    File(PathBuf),
+    Url { base: BaseUrl, path: String },
 }
 
 /// So many in a second, minute or hour; written `"50/s"`, `"50/m"`, `"50/h"`.

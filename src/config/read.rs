@@ -49,6 +49,7 @@ impl<'a> Reader<'a> {
         let identities = self.identities();
         let session_store = self.session_store();
         let callers = self.callers(&identities);
+        let caller_jwt = self.caller_jwt();
         let policy = self.policy();
         let legacy = self.legacy();
         let rate_limit = self.rate_limit();
@@ -63,6 +64,7 @@ impl<'a> Reader<'a> {
             identities,
             session_store: session_store?,
             callers,
+            caller_jwt,
             policy,
             legacy: legacy?,
             rate_limit: rate_limit?,

@@ -6,9 +6,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{Answer, Middleware, Next};
 use crate::{
-    caller::{Callers, Unknown},
+    caller::{Caller, Callers, Unknown},
     exchange::Exchange,
-    message::Request,
+    message::{Peer, Request},
     problem::{Kind, Problem},
 };
 
@@ -28,6 +28,19 @@ impl Authenticate {
     }
 }
 
+impl Authenticate {
+    async fn ask_issuer(
+        &self,
+        key: Result<Option<&[u8]>, Unknown>,
+        peer: &Peer,
+    ) -> Result<Arc<Caller>, Unknown> {
+        if let Some(verifier) = self.callers.verifier() {
+            verifier.refresh().await;
+        }
+        self.callers.recognise(key?, peer)
+    }
+}
+
 impl Middleware for Authenticate {
     async fn handle<N: Next>(
         &self,
@@ -36,8 +49,13 @@ impl Middleware for Authenticate {
         next: &N,
     ) -> Answer {
         // Where nobody has a key, what is presented means nothing: many clients send something.
-        let key = if self.callers.have_keys() { presented(request.headers()) } else { Ok(None) };
-        let known = key.and_then(|key| self.callers.recognise(key, &exchange.peer));
+        let key =
+            if self.callers.have_credentials() { presented(request.headers()) } else { Ok(None) };
+        let known = match key.and_then(|key| self.callers.recognise(key, &exchange.peer)) {
+            // Seldom: the issuer may have a new key, and signs with it already.
+            Err(Unknown::UnknownKey) => Box::pin(self.ask_issuer(key, &exchange.peer)).await,
+            known => known,
+        };
         let known = known.map_err(stranger)?;
         exchange.set_caller(known);
         next.run(exchange, request).await

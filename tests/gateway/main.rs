@@ -5,6 +5,7 @@ mod admin;
 mod callers;
 mod errors;
 mod hygiene;
+mod jwt;
 mod malformed;
 mod minting;
 mod policy;
