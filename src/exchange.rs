@@ -17,6 +17,7 @@ use crate::{
     audit::{Outcome, Phase, Record, Replay, Trail},
     caller::Caller,
     clock::Clock,
+    limit::Permit,
     message::{BoxError, Direction, Peer, Watch},
     problem::{Blame, Kind, Problem},
     upstream::Host,
@@ -42,6 +43,7 @@ pub struct Exchange {
     attempts: Mutex<Attempts>,
     replay: OnceLock<Replay>,
     rule: OnceLock<Arc<str>>,
+    permit: OnceLock<Permit>,
     ending: Mutex<Ending>,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
@@ -113,6 +115,7 @@ impl Exchange {
             attempts: Mutex::default(),
             replay: OnceLock::new(),
             rule: OnceLock::new(),
+            permit: OnceLock::new(),
             ending: Mutex::default(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -172,6 +175,11 @@ impl Exchange {
     /// Written by `normalise`: the API's code for the error of the last attempt.
     pub fn reported(&self, code: &str) {
         lock(&self.attempts).code = Some(code.to_owned());
+    }
+
+    /// Written by `limit`: counts the request as under way until the exchange is over.
+    pub fn hold(&self, permit: Permit) {
+        write_once(&self.permit, permit);
     }
 
     /// Written by `authorise`: the rule that forbids the call.

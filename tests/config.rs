@@ -717,3 +717,20 @@ fn tokens_of_an_issuer_need_an_issuer_an_audience_and_keys() {
     assert!(good.config.caller_jwt.is_some());
     assert!(loaded(IDENTITY, &[]).config.caller_jwt.is_none());
 }
+
+#[test]
+fn quotas_of_routes_that_mean_nothing_are_refused() {
+    for (limits, expected) in [
+        (
+            "[rate_limit.routes.\"GET user/userinof\"]\nrate = \"1/s\"\n",
+            "did you mean `GET user/userinfo`?",
+        ),
+        ("[rate_limit.routes.\"@costs\"]\nrate = \"fast\"\n", "expected a rate"),
+        ("[rate_limit.routes.\"@costs\"]\nburst = 3\n", "there is no `rate`"),
+        ("[rate_limit.routes.\"@costs\"]\nweight = 0\n", "from 1 to 1000"),
+        ("[rate_limit.routes.\"@costs\"]\nwieght = 2\n", "did you mean `weight`?"),
+    ] {
+        let report = refused(&format!("{IDENTITY}{limits}"), &[]).to_string();
+        assert!(report.contains(expected), "{expected}: {report}");
+    }
+}

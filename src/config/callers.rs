@@ -47,6 +47,7 @@ impl Reader<'_> {
                 deny: self.rules(&key("deny")).unwrap_or_default(),
                 rate: self.maybe(&key("rate"), parse::optional(parse::rate)).flatten(),
                 burst: self.burst(&key("burst")),
+                max_concurrent: self.max_concurrent(&key("max_concurrent")),
             });
         }
         callers
@@ -102,7 +103,15 @@ impl Reader<'_> {
         }
     }
 
-    fn burst(&mut self, path: &str) -> Option<NonZeroU32> {
+    fn max_concurrent(&mut self, path: &str) -> Option<NonZeroU32> {
+        let most = self.maybe(path, parse::count)?;
+        if u32::try_from(most).is_err() {
+            self.wrong(path, "expected a number from 0 (no limit) to 4294967295");
+        }
+        u32::try_from(most).ok().and_then(NonZeroU32::new)
+    }
+
+    pub(super) fn burst(&mut self, path: &str) -> Option<NonZeroU32> {
         let burst = self.maybe(path, parse::count)?;
         let burst = u32::try_from(burst).ok().and_then(NonZeroU32::new);
         if burst.is_none() {

@@ -17,6 +17,7 @@ use crate::amove::{patterns::RoutePattern, tags::Tags};
 
 mod caller_jwt;
 mod callers;
+mod limits;
 pub mod load;
 mod parse;
 mod policy;
@@ -297,6 +298,8 @@ pub struct Caller {
     pub rate: Option<Rate>,
     /// Requests that may come at once; `None`: as many as `rate` allows in a second, at least 1.
     pub burst: Option<NonZeroU32>,
+    /// Requests that may be under way at once; `None`: any number.
+    pub max_concurrent: Option<NonZeroU32>,
 }
 
 impl Caller {
@@ -386,7 +389,21 @@ pub enum LegacyMode {
 #[derive(Clone, Debug)]
 pub struct RateLimit {
     pub global: Option<Rate>,
+    /// All callers that share an identity.
+    pub per_identity: Option<Rate>,
+    pub routes: Vec<RouteLimit>,
     pub headers: RateLimitHeaders,
+}
+
+/// `[rate_limit.routes."PATTERN"]`: how much some routes may be called, and what one call counts for.
+#[derive(Clone, Debug)]
+pub struct RouteLimit {
+    pub pattern: RoutePattern,
+    /// By all callers together.
+    pub rate: Option<Rate>,
+    pub burst: Option<NonZeroU32>,
+    /// One call takes so many requests from the other quotas.
+    pub weight: NonZeroU32,
 }
 
 /// How a caller learns of its quota.

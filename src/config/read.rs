@@ -10,7 +10,7 @@ use http::StatusCode;
 
 use super::{
     Audit, BaseUrl, Config, Credentials, ErrorMode, Errors, Http2, Identity, Legacy, LegacyMode,
-    Listen, LogFormat, Policy, RateLimit, RateLimitHeaders, Server, Telemetry, Upstream,
+    Listen, LogFormat, Policy, Server, Telemetry, Upstream,
     load::{Origins, nearest, value_at},
     parse,
     report::Finding,
@@ -269,16 +269,6 @@ impl<'a> Reader<'a> {
         Some(Legacy { mode: mode?, deprecated_since: deprecated_since?, sunset: sunset? })
     }
 
-    fn rate_limit(&mut self) -> Option<RateLimit> {
-        let global = self.read("rate_limit.global", parse::optional(parse::rate)).flatten();
-        let words = [
-            ("ietf", RateLimitHeaders::Ietf),
-            ("legacy", RateLimitHeaders::Legacy),
-            ("off", RateLimitHeaders::Off),
-        ];
-        Some(RateLimit { global, headers: self.word("rate_limit.headers", &words)? })
-    }
-
     fn telemetry(&mut self) -> Option<Telemetry> {
         let log = self.read("telemetry.log", parse::filter).unwrap_or_default();
         let words =
@@ -429,17 +419,30 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub(super) fn missing(&mut self, section: &str, key: &str, why: &str) {
-        // The section has no place of its own in the texts; its first setting stands for it.
+    /// A section has no place of its own in the texts; its first setting stands for it.
+    fn place_of(&self, section: &str) -> Option<(usize, std::ops::Range<usize>)> {
         let values = value_at(self.values, section).and_then(Value::as_dict);
         let places = values
             .into_iter()
             .flatten()
             .filter_map(|(name, value)| self.origins.place(&format!("{section}.{name}"), value));
-        let first = places.min_by_key(|(at, span)| (*at, span.start));
+        places.min_by_key(|(at, span)| (*at, span.start))
+    }
+
+    /// The name of a section is wrong.
+    pub(super) fn wrong_section(&mut self, section: &str, why: &str) {
+        self.findings.push(Finding {
+            message: format!("[{section}] cannot be used: {why}"),
+            place: self.place_of(section),
+            label: "below this name".to_owned(),
+            help: None,
+        });
+    }
+
+    pub(super) fn missing(&mut self, section: &str, key: &str, why: &str) {
         self.findings.push(Finding {
             message: format!("[{section}] lacks `{key}`: {why}"),
-            place: first,
+            place: self.place_of(section),
             label: format!("`{key}` is expected beside this"),
             help: None,
         });

@@ -1,6 +1,20 @@
-//! How much may be called: a quota for each caller, and one for all together.
+//! How much may be called: quotas of routes, callers, identities and of all together.
+//!
+//! A request takes from the quotas in this order, the narrowest first, and stops at the first that
+//! is used up. What it has taken from narrower ones until then is not given back: it is one
+//! request's worth, and whoever is over a wide quota is slowed down in its narrow one as well.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU32,
+            Ordering::{AcqRel, Acquire},
+        },
+    },
+    time::Duration,
+};
 
 use governor::{
     Quota, RateLimiter,
@@ -9,13 +23,40 @@ use governor::{
     state::{InMemoryState, NotKeyed},
 };
 
-use crate::config::{Config, Rate};
+use crate::{
+    amove::catalogue::{Catalogue, Route},
+    config::{Config, Rate},
+};
 
 /// All quotas. They are in this process only; a restart fills them up.
 #[derive(Debug)]
 pub struct Limiter<C: Clock + Clone = MonotonicClock> {
     callers: Vec<Option<Bucket<C>>>,
+    identities: Vec<Option<Bucket<C>>>,
     global: Option<Bucket<C>>,
+    patterns: Vec<Option<Bucket<C>>>,
+    /// By the position of the route in the catalogue.
+    routes: Vec<Share>,
+    /// Of each caller, how many requests are under way, and how many may be.
+    concurrent: Vec<Option<(Arc<AtomicU32>, u32)>>,
+}
+
+/// What a call of one route takes.
+#[derive(Clone, Debug)]
+struct Share {
+    weight: NonZeroU32,
+    /// From which patterns' quotas besides.
+    patterns: Box<[usize]>,
+}
+
+/// A request that is under way; dropped when it has ended.
+#[derive(Debug)]
+pub struct Permit(Arc<AtomicU32>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, AcqRel);
+    }
 }
 
 /// What became of one request.
@@ -52,8 +93,12 @@ pub struct Standing {
 /// Whose quota it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Scope {
+    /// Some routes'.
+    Route,
     /// One caller's.
     Caller,
+    /// All callers' that share an identity.
+    Identity,
     /// All callers' together.
     Global,
 }
@@ -62,7 +107,9 @@ impl Scope {
     /// Its name in header fields.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Route => "route",
             Self::Caller => "caller",
+            Self::Identity => "identity",
             Self::Global => "global",
         }
     }
@@ -80,27 +127,69 @@ impl<C: Clock + Clone> Limiter<C> {
         let bucket = |scope, rate: Option<Rate>, burst: Option<NonZeroU32>| {
             rate.map(|rate| Bucket::new(scope, rate, burst, clock.clone()))
         };
+        let limits = &config.rate_limit;
+        let share = |route: &Route| {
+            let matching = limits.routes.iter().enumerate();
+            let matching = matching.filter(|(_, limit)| limit.pattern.matches(route));
+            let weights = matching.clone().map(|(_, limit)| limit.weight);
+            let patterns = matching.filter(|(_, limit)| limit.rate.is_some());
+            Share {
+                weight: weights.max().unwrap_or(NonZeroU32::MIN),
+                patterns: patterns.map(|(at, _)| at).collect(),
+            }
+        };
         Self {
             callers: (config.callers.iter())
                 .map(|caller| bucket(Scope::Caller, caller.rate, caller.burst))
                 .collect(),
-            global: bucket(Scope::Global, config.rate_limit.global, None),
+            identities: (config.identities.iter())
+                .map(|_| bucket(Scope::Identity, limits.per_identity, None))
+                .collect(),
+            global: bucket(Scope::Global, limits.global, None),
+            patterns: (limits.routes.iter())
+                .map(|limit| bucket(Scope::Route, limit.rate, limit.burst))
+                .collect(),
+            routes: Catalogue::get().routes().iter().map(share).collect(),
+            concurrent: (config.callers.iter())
+                .map(|caller| Some((Arc::default(), caller.max_concurrent?.get())))
+                .collect(),
         }
     }
 
-    /// Takes one request from the quotas of the caller at that position.
-    pub fn take(&self, caller: usize) -> Decision {
-        // The caller's own quota first: who is over it takes nothing from the others.
-        let own = self.callers.get(caller).and_then(Option::as_ref).map(Bucket::take);
-        if let Some(refused @ Decision::Refused { .. }) = own {
-            return refused;
+    /// Counts one more request of the caller at that position as under way; `None` if it has as
+    /// many as it may.
+    pub fn enter(&self, caller: usize) -> Option<Option<Permit>> {
+        let Some(Some((under_way, most))) = self.concurrent.get(caller) else { return Some(None) };
+        let entered =
+            under_way.fetch_update(AcqRel, Acquire, |now| (now < *most).then_some(now + 1));
+        entered.ok().map(|_| Some(Permit(Arc::clone(under_way))))
+    }
+
+    /// Takes one request for `route` from the quotas of the caller and the identity at those
+    /// positions. What is not in the catalogue counts once.
+    pub fn take(&self, caller: usize, identity: usize, route: Option<&Route>) -> Decision {
+        let share = route.and_then(|route| self.routes.get(route.index));
+        let weight = share.map_or(NonZeroU32::MIN, |share| share.weight);
+        let patterns = share.into_iter().flat_map(|share| &share.patterns);
+        let patterns = patterns.filter_map(|at| self.patterns.get(*at)?.as_ref());
+        let mut told = None;
+        for bucket in patterns {
+            match bucket.take(NonZeroU32::MIN) {
+                refused @ Decision::Refused { .. } => return refused,
+                granted => told = told.or(Some(granted)),
+            }
         }
-        match (own, self.global.as_ref().map(Bucket::take)) {
-            (_, Some(refused @ Decision::Refused { .. })) => refused,
-            (Some(own), _) => own,
-            (None, Some(global)) => global,
-            (None, None) => Decision::Unlimited,
+        let own = self.callers.get(caller).and_then(Option::as_ref);
+        let identity = self.identities.get(identity).and_then(Option::as_ref);
+        let mut wider = None;
+        for bucket in [own, identity, self.global.as_ref()].into_iter().flatten() {
+            match bucket.take(weight) {
+                refused @ Decision::Refused { .. } => return refused,
+                granted => wider = wider.or(Some(granted)),
+            }
         }
+        // A caller is told of its own quota rather than of those that it shares.
+        wider.or(told).unwrap_or(Decision::Unlimited)
     }
 }
 
@@ -129,10 +218,14 @@ impl<C: Clock + Clone> Bucket<C> {
         Self { limiter, clock, scope, burst: burst.get(), interval }
     }
 
-    fn take(&self) -> Decision {
-        match self.limiter.check() {
-            Ok(state) => Decision::Granted(self.standing(&state)),
-            Err(early) => {
+    fn take(&self, weight: NonZeroU32) -> Decision {
+        // What weighs more than the whole quota takes all of it.
+        let weight = weight.min(NonZeroU32::new(self.burst).unwrap_or(NonZeroU32::MIN));
+        match self.limiter.check_n(weight) {
+            Ok(Ok(state)) => Decision::Granted(self.standing(&state)),
+            // It never weighs more than that.
+            Err(_) => Decision::Granted(self.at(0)),
+            Ok(Err(early)) => {
                 let retry_after = early.wait_time_from(self.clock.now());
                 let standing = Standing { next: retry_after, ..self.at(0) };
                 Decision::Refused { standing, retry_after }
@@ -170,7 +263,7 @@ mod tests {
     fn a_quota_is_used_up_and_comes_back_one_by_one() {
         let clock = FakeRelativeClock::default();
         let limiter = limiter(&clock);
-        let remaining = || match limiter.take(0) {
+        let remaining = || match limiter.take(0, 0, None) {
             Decision::Granted(standing) => Ok(standing.remaining),
             Decision::Refused { retry_after, standing } => Err((standing.scope, retry_after)),
             Decision::Unlimited => panic!("there is a quota"),
@@ -187,10 +280,11 @@ mod tests {
     fn the_quota_of_all_limits_those_who_have_none_of_their_own() {
         let limiter = limiter(&FakeRelativeClock::default());
 
-        let granted = (0..10).filter(|_| matches!(limiter.take(1), Decision::Granted(_))).count();
+        let granted =
+            (0..10).filter(|_| matches!(limiter.take(1, 0, None), Decision::Granted(_))).count();
 
         assert_eq!(granted, 3);
-        let refused = limiter.take(1);
+        let refused = limiter.take(1, 0, None);
         assert!(
             matches!(refused, Decision::Refused { standing, .. } if standing.scope == Scope::Global)
         );
@@ -199,11 +293,78 @@ mod tests {
     #[test]
     fn who_is_over_its_own_quota_takes_nothing_from_the_others() {
         let limiter = limiter(&FakeRelativeClock::default());
-        let hasty = (0..10).filter(|_| matches!(limiter.take(0), Decision::Granted(_))).count();
+        let hasty =
+            (0..10).filter(|_| matches!(limiter.take(0, 0, None), Decision::Granted(_))).count();
 
-        let other = limiter.take(1);
+        let other = limiter.take(1, 0, None);
 
         assert_eq!(hasty, 2);
         assert!(matches!(other, Decision::Granted(standing) if standing.remaining == 0));
+    }
+
+    fn route(key: &str) -> &'static Route {
+        let is_it = |route: &&Route| route.template == format!("/api/v1/{key}");
+        Catalogue::get().routes().iter().find(is_it).expect("a route")
+    }
+
+    fn granted(limiter: &Limiter<FakeRelativeClock>, route: &Route) -> (usize, Option<Scope>) {
+        let mut refused = None;
+        let granted = (0..100)
+            .take_while(|_| match limiter.take(0, 0, Some(route)) {
+                Decision::Refused { standing, .. } => {
+                    refused = Some(standing.scope);
+                    false
+                }
+                _ => true,
+            })
+            .count();
+        (granted, refused)
+    }
+
+    #[test]
+    fn routes_and_identities_have_quotas_of_their_own_and_some_calls_weigh_more() {
+        let text = "[identities.main]\napi_token = \"t\"\n\
+            [callers.a]\nrate = \"60/m\"\nburst = 20\n\
+            [rate_limit]\nper_identity = \"30/s\"\n\
+            [rate_limit.routes.\"POST transfer/*\"]\nrate = \"3/m\"\nburst = 3\n\
+            [rate_limit.routes.\"@destructive\"]\nweight = 5\n";
+        let config = load_str(text, &[]).unwrap().config;
+        let limiter = || Limiter::with_clock(&config, &FakeRelativeClock::default());
+
+        assert_eq!(granted(&limiter(), route("transfer/transfer")), (3, Some(Scope::Route)));
+        assert_eq!(granted(&limiter(), route("project/get_all")), (20, Some(Scope::Caller)));
+        assert_eq!(granted(&limiter(), route("project/delete")), (4, Some(Scope::Caller)));
+    }
+
+    #[test]
+    fn a_caller_has_so_many_requests_under_way_and_no_more() {
+        let text = "[identities.main]\napi_token = \"t\"\n[callers.a]\nmax_concurrent = 2\n";
+        let limiter = Limiter::with_clock(
+            &load_str(text, &[]).unwrap().config,
+            &FakeRelativeClock::default(),
+        );
+
+        let (first, second) = (limiter.enter(0).unwrap(), limiter.enter(0).unwrap());
+        assert!(limiter.enter(0).is_none());
+        drop(first);
+        assert!(limiter.enter(0).is_some());
+        drop(second);
+        assert!(limiter.enter(7).is_some_and(|permit| permit.is_none()));
+    }
+
+    #[test]
+    fn over_a_minute_a_quota_is_exact() {
+        let text =
+            "[identities.main]\napi_token = \"t\"\n[callers.a]\nrate = \"50/s\"\nburst = 10\n";
+        let clock = FakeRelativeClock::default();
+        let limiter = Limiter::with_clock(&load_str(text, &[]).unwrap().config, &clock);
+        let mut granted = 0;
+        for _ in 0..60_000 {
+            clock.advance(Duration::from_millis(1));
+            granted += usize::from(matches!(limiter.take(0, 0, None), Decision::Granted(_)));
+        }
+
+        // 50 in each second, and what may come at once at the beginning.
+        assert!((2970..=3040).contains(&granted), "{granted}");
     }
 }

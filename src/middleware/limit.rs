@@ -34,7 +34,13 @@ impl Middleware for Limit {
         request: Request,
         next: &N,
     ) -> Answer {
-        match self.limiter.take(exchange.caller()?.index) {
+        let (caller, route) = (exchange.caller()?, exchange.destination()?.route);
+        let Some(permit) = self.limiter.enter(caller.index) else { return Err(too_many()) };
+        if let Some(permit) = permit {
+            // It is under way until its answer has been sent.
+            exchange.hold(permit);
+        }
+        match self.limiter.take(caller.index, caller.identity, route) {
             Decision::Unlimited => next.run(exchange, request).await,
             Decision::Granted(standing) => {
                 let mut answer = next.run(exchange, request).await;
@@ -53,8 +59,15 @@ impl Middleware for Limit {
     }
 }
 
+fn too_many() -> Problem {
+    let detail = "You have as many requests under way as you may; let some of them end first.";
+    Problem::new(Kind::QuotaExceeded, detail).retry_after(Duration::from_secs(1))
+}
+
 fn refusal(style: RateLimitHeaders, standing: &Standing, retry_after: Duration) -> Problem {
     let detail = match standing.scope {
+        Scope::Route => "The quota of this route is used up for now.",
+        Scope::Identity => "The quota of the user whom you call as is used up for now.",
         Scope::Caller => "Your quota is used up for now.",
         Scope::Global => "The gateway's quota for all callers is used up for now.",
     };
@@ -104,6 +117,7 @@ mod tests {
     use super::*;
     use crate::{
         config::load::load_str,
+        exchange::Destination,
         middleware::testing::{api, called, request},
     };
 
@@ -117,8 +131,13 @@ mod tests {
         let limit = Limit::new(&Arc::new(Limiter::new(&config)), &config.rate_limit);
         let api = api(StatusCode::OK);
 
-        let first = limit.handle(&called(), request(), &api).await.unwrap();
-        let second = limit.handle(&called(), request(), &api).await.unwrap_err();
+        let exchange = || {
+            let exchange = called();
+            exchange.set_destination(Destination { route: None, legacy: false });
+            exchange
+        };
+        let first = limit.handle(&exchange(), request(), &api).await.unwrap();
+        let second = limit.handle(&exchange(), request(), &api).await.unwrap_err();
 
         assert_eq!(second.kind(), Kind::QuotaExceeded);
         let second = second.into_response(&HeaderValue::from_static("id"));

@@ -1,5 +1,6 @@
 //! Who may call, and how much.
 
+use amove_gateway::emulator::{Fault, Host};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -268,4 +269,39 @@ async fn a_problem_on_the_way_tells_the_quota_as_well() {
 
     assert_eq!(reply.status, 409);
     assert_eq!(parameters(&reply, "ratelimit").1[0], ("r".to_owned(), 4));
+}
+
+#[tokio::test]
+async fn a_caller_has_so_many_requests_under_way_and_no_more() {
+    let key = hash_of("key");
+    let settings = format!("[callers.a]\napi_key_hash = \"{key}\"\nmax_concurrent = 2\n");
+    let gateway = TestGateway::with(&settings).await.logged_in().await;
+    let slow = Fault::Latency { ms: 600, count: None, host: Some(Host::Main), route: None };
+    gateway.amove.inject(slow);
+
+    let calls = (0..6).map(|_| get_as(&gateway, "key"));
+    let replies = futures_util::future::join_all(calls).await;
+
+    let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 2, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 4, "{statuses:?}");
+    let refused = replies.iter().find(|reply| reply.status == 429).expect("a refusal");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    // Those that have ended make room.
+    assert_eq!(get_as(&gateway, "key").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_route_may_have_a_quota_of_its_own_whatever_its_spelling() {
+    let settings = "[rate_limit.routes.\"GET user/*\"]\nrate = \"2/h\"\nburst = 2\n";
+    let gateway = TestGateway::with(settings).await.logged_in().await;
+
+    let spellings = [USERINFO, "/API/User/UserInfo/", "/api/user/%75serinfo"];
+    let mut statuses = Vec::new();
+    for path in spellings {
+        statuses.push(gateway.get(path).await.status);
+    }
+
+    assert_eq!(statuses, [200, 200, 429]);
+    assert_eq!(gateway.get("/api/v1/project/get_all").await.status, 200);
 }

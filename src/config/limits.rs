@@ -1,0 +1,58 @@
+//! `[rate_limit]`: how much may be called by all callers together.
+
+use std::num::NonZeroU32;
+
+use super::{RateLimit, RateLimitHeaders, RouteLimit, load::value_at, parse, read::Reader};
+use crate::amove::patterns::RoutePattern;
+
+const ROUTES: &str = "rate_limit.routes";
+
+impl Reader<'_> {
+    pub(super) fn rate_limit(&mut self) -> Option<RateLimit> {
+        let rate = parse::optional(parse::rate);
+        let global = self.read("rate_limit.global", &rate).flatten();
+        let per_identity = self.read("rate_limit.per_identity", &rate).flatten();
+        let words = [
+            ("ietf", RateLimitHeaders::Ietf),
+            ("legacy", RateLimitHeaders::Legacy),
+            ("off", RateLimitHeaders::Off),
+        ];
+        let routes = self.route_limits();
+        let headers = self.word("rate_limit.headers", &words)?;
+        Some(RateLimit { global, per_identity, routes, headers })
+    }
+
+    fn route_limits(&mut self) -> Vec<RouteLimit> {
+        let Some(values) = value_at(self.values, ROUTES).and_then(|it| it.as_dict()) else {
+            return Vec::new();
+        };
+        let mut limits = Vec::new();
+        for name in values.keys() {
+            let key = |key: &str| format!("{ROUTES}.{name}.{key}");
+            let pattern = match name.parse::<RoutePattern>() {
+                Ok(pattern) => pattern,
+                Err(error) => {
+                    self.wrong_section(&format!("{ROUTES}.{name}"), &error.to_string());
+                    continue;
+                }
+            };
+            let rate = self.maybe(&key("rate"), parse::optional(parse::rate)).flatten();
+            let burst = self.burst(&key("burst"));
+            if burst.is_some() && rate.is_none() {
+                self.wrong(&key("burst"), "there is no `rate` that it could be a burst of");
+            }
+            let weight = match self.maybe(&key("weight"), parse::count) {
+                None => NonZeroU32::MIN,
+                Some(weight) => {
+                    let weight = u32::try_from(weight).ok().and_then(NonZeroU32::new);
+                    weight.filter(|it| it.get() <= 1000).unwrap_or_else(|| {
+                        self.wrong(&key("weight"), "expected a number from 1 to 1000");
+                        NonZeroU32::MIN
+                    })
+                }
+            };
+            limits.push(RouteLimit { pattern, rate, burst, weight });
+        }
+        limits
+    }
+}
