@@ -1,9 +1,14 @@
 //! `[rate_limit]`: how much may be called by all callers together.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, time::Duration};
 
-use super::{RateLimit, RateLimitHeaders, RouteLimit, load::value_at, parse, read::Reader};
+use super::{
+    LimitMode, RateLimit, RateLimitHeaders, RouteLimit, load::value_at, parse, read::Reader,
+};
 use crate::amove::patterns::RoutePattern;
+
+/// Whoever waits holds a connection.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 const ROUTES: &str = "rate_limit.routes";
 
@@ -18,8 +23,15 @@ impl Reader<'_> {
             ("off", RateLimitHeaders::Off),
         ];
         let routes = self.route_limits();
+        let max_wait = self.positive("rate_limit.max_wait", parse::duration);
+        if max_wait.is_some_and(|wait| wait > LONGEST_WAIT) {
+            self.wrong("rate_limit.max_wait", "expected at most 60s: callers give up earlier");
+        }
+        let wait = LimitMode::Wait(max_wait.unwrap_or_default());
+        let mode =
+            self.word("rate_limit.mode", &[("reject", LimitMode::Reject), ("wait", wait)])?;
         let headers = self.word("rate_limit.headers", &words)?;
-        Some(RateLimit { global, per_identity, routes, headers })
+        Some(RateLimit { global, per_identity, routes, mode, headers })
     }
 
     fn route_limits(&mut self) -> Vec<RouteLimit> {

@@ -392,6 +392,7 @@ pub struct RateLimit {
     /// All callers that share an identity.
     pub per_identity: Option<Rate>,
     pub routes: Vec<RouteLimit>,
+    pub mode: LimitMode,
     pub headers: RateLimitHeaders,
 }
 
@@ -404,6 +405,14 @@ pub struct RouteLimit {
     pub burst: Option<NonZeroU32>,
     /// One call takes so many requests from the other quotas.
     pub weight: NonZeroU32,
+}
+
+/// What happens to a request whose quota is used up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LimitMode {
+    Reject,
+    /// It waits, at most so long.
+    Wait(Duration),
 }
 
 /// How a caller learns of its quota.

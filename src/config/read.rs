@@ -394,7 +394,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn positive<T: Default + PartialEq>(
+    pub(super) fn positive<T: Default + PartialEq>(
         &mut self,
         path: &str,
         parse: impl Fn(&Value) -> Result<T, String>,

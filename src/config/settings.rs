@@ -112,6 +112,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("legacy.sunset", Kind::Date),
     setting("rate_limit.global", Kind::Rate),
     setting("rate_limit.per_identity", Kind::Rate),
+    setting("rate_limit.mode", Kind::Word(&["reject", "wait"])),
+    setting("rate_limit.max_wait", Kind::Duration),
     setting("rate_limit.routes.*.rate", Kind::Rate),
     setting("rate_limit.routes.*.burst", Kind::Count),
     setting("rate_limit.routes.*.weight", Kind::Count),

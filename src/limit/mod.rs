@@ -4,6 +4,8 @@
 //! is used up. What it has taken from narrower ones until then is not given back: it is one
 //! request's worth, and whoever is over a wide quota is slowed down in its narrow one as well.
 
+mod queue;
+
 use std::{
     num::NonZeroU32,
     sync::{
@@ -23,9 +25,10 @@ use governor::{
     state::{InMemoryState, NotKeyed},
 };
 
+pub use self::queue::Queue;
 use crate::{
     amove::catalogue::{Catalogue, Route},
-    config::{Config, Rate},
+    config::{Config, LimitMode, Rate},
 };
 
 /// All quotas. They are in this process only; a restart fills them up.
@@ -39,6 +42,22 @@ pub struct Limiter<C: Clock + Clone = MonotonicClock> {
     routes: Vec<Share>,
     /// Of each caller, how many requests are under way, and how many may be.
     concurrent: Vec<Option<(Arc<AtomicU32>, u32)>>,
+    queue: Arc<Queue>,
+    mode: LimitMode,
+}
+
+/// What a request wants from the quotas, and how far it has got: what it has been given once is not
+/// asked for again.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    caller: usize,
+    identity: usize,
+    /// The position of the route in the catalogue.
+    route: Option<usize>,
+    /// How many of its quotas have been passed.
+    passed: usize,
+    /// What the caller is told: how the first quota of its own stood.
+    told: Option<Standing>,
 }
 
 /// What a call of one route takes.
@@ -153,6 +172,8 @@ impl<C: Clock + Clone> Limiter<C> {
             concurrent: (config.callers.iter())
                 .map(|caller| Some((Arc::default(), caller.max_concurrent?.get())))
                 .collect(),
+            queue: Arc::default(),
+            mode: limits.mode,
         }
     }
 
@@ -168,28 +189,82 @@ impl<C: Clock + Clone> Limiter<C> {
     /// Takes one request for `route` from the quotas of the caller and the identity at those
     /// positions. What is not in the catalogue counts once.
     pub fn take(&self, caller: usize, identity: usize, route: Option<&Route>) -> Decision {
-        let share = route.and_then(|route| self.routes.get(route.index));
+        self.go_on(&mut Claim::new(caller, identity, route))
+    }
+
+    /// Takes what is left to take; stops at the first quota that is used up.
+    fn go_on(&self, claim: &mut Claim) -> Decision {
+        let share = claim.route.and_then(|route| self.routes.get(route));
         let weight = share.map_or(NonZeroU32::MIN, |share| share.weight);
         let patterns = share.into_iter().flat_map(|share| &share.patterns);
         let patterns = patterns.filter_map(|at| self.patterns.get(*at)?.as_ref());
-        let mut told = None;
-        for bucket in patterns {
-            match bucket.take(NonZeroU32::MIN) {
-                refused @ Decision::Refused { .. } => return refused,
-                granted => told = told.or(Some(granted)),
-            }
-        }
-        let own = self.callers.get(caller).and_then(Option::as_ref);
-        let identity = self.identities.get(identity).and_then(Option::as_ref);
-        let mut wider = None;
-        for bucket in [own, identity, self.global.as_ref()].into_iter().flatten() {
+        let patterns = patterns.map(|bucket| (bucket, NonZeroU32::MIN));
+        let own = self.callers.get(claim.caller).and_then(Option::as_ref);
+        let identity = self.identities.get(claim.identity).and_then(Option::as_ref);
+        let others = [own, identity, self.global.as_ref()].into_iter().flatten();
+        let all = patterns.chain(others.map(|bucket| (bucket, weight)));
+        for (bucket, weight) in all.skip(claim.passed) {
             match bucket.take(weight) {
                 refused @ Decision::Refused { .. } => return refused,
-                granted => wider = wider.or(Some(granted)),
+                Decision::Granted(standing) => claim.tell(standing),
+                Decision::Unlimited => {}
             }
+            claim.passed += 1;
         }
-        // A caller is told of its own quota rather than of those that it shares.
-        wider.or(told).unwrap_or(Decision::Unlimited)
+        claim.told.map_or(Decision::Unlimited, Decision::Granted)
+    }
+}
+
+impl Limiter {
+    /// What is told where nothing is known: somebody else waits already.
+    const OVER: Decision = {
+        let second = Duration::from_secs(1);
+        let (scope, burst, remaining) = (Scope::Global, 1, 0);
+        let standing = Standing { scope, burst, window: second, remaining, next: second };
+        Decision::Refused { standing, retry_after: second }
+    };
+
+    /// As [`Limiter::take`]; where that is wanted, waits its turn rather than be refused.
+    pub async fn pass(
+        self: &Arc<Self>,
+        caller: usize,
+        identity: usize,
+        route: Option<&Route>,
+    ) -> Decision {
+        let mut claim = Claim::new(caller, identity, route);
+        let LimitMode::Wait(patience) = self.mode else { return self.go_on(&mut claim) };
+        // Whoever comes while others wait does not go before them.
+        let refused = if self.queue.waiting() == 0 {
+            match self.go_on(&mut claim) {
+                refused @ Decision::Refused { retry_after, .. } if retry_after <= patience => {
+                    refused
+                }
+                decided => return decided,
+            }
+        } else {
+            self.queue.refusal().unwrap_or(Self::OVER)
+        };
+        let waited = self.queue.wait(self, claim, patience).await;
+        waited.or_else(|| self.queue.refusal()).unwrap_or(refused)
+    }
+
+    /// Who waits.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+}
+
+impl Claim {
+    fn new(caller: usize, identity: usize, route: Option<&Route>) -> Self {
+        Self { caller, identity, route: route.map(|route| route.index), passed: 0, told: None }
+    }
+
+    /// A caller is told of its own quota rather than of those that it shares.
+    fn tell(&mut self, standing: Standing) {
+        let is_own = standing.scope == Scope::Caller;
+        if is_own || self.told.is_none_or(|told| told.scope == Scope::Route) {
+            self.told = Some(standing);
+        }
     }
 }
 

@@ -40,7 +40,7 @@ impl Middleware for Limit {
             // It is under way until its answer has been sent.
             exchange.hold(permit);
         }
-        match self.limiter.take(caller.index, caller.identity, route) {
+        match self.limiter.pass(caller.index, caller.identity, route).await {
             Decision::Unlimited => next.run(exchange, request).await,
             Decision::Granted(standing) => {
                 let mut answer = next.run(exchange, request).await;

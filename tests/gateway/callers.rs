@@ -1,12 +1,18 @@
 //! Who may call, and how much.
 
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
 use amove_gateway::emulator::{Fault, Host};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
+    task::JoinSet,
 };
 
-use crate::support::{Reply, TestGateway, USERINFO, hash_of};
+use crate::support::{Reply, TestGateway, USERINFO, hash_of, request};
 
 /// Two callers with keys; `settings` go below those of the second.
 async fn with_two_callers(settings: &str) -> TestGateway {
@@ -304,4 +310,63 @@ async fn a_route_may_have_a_quota_of_its_own_whatever_its_spelling() {
 
     assert_eq!(statuses, [200, 200, 429]);
     assert_eq!(gateway.get("/api/v1/project/get_all").await.status, 200);
+}
+
+/// Ten callers who share a quota and wait for it. One sends as fast as it can over many
+/// connections, the others as much as is their share.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_floods_makes_nobody_else_wait() {
+    let (rate, share, seconds) = (200, 18_u32, 4_u32);
+    let mut settings = format!(
+        "[rate_limit]\nglobal = \"{rate}/s\"\nmode = \"wait\"\nmax_wait = \"1s\"\nheaders = \"off\"\n"
+    );
+    for caller in 0..10 {
+        let hash = hash_of(&format!("key-{caller}"));
+        settings += &format!("[callers.c{caller}]\napi_key_hash = \"{hash}\"\n");
+    }
+    let gateway = Arc::new(TestGateway::with(&settings).await.logged_in().await);
+    // What may come at once is used up, so that from now on there is only what comes back.
+    let all_at_once = (0..rate).map(|_| get_as(&gateway, "key-0"));
+    futures_util::future::join_all(all_at_once).await;
+    let end = Instant::now() + Duration::from_secs(seconds.into());
+    let mut flood = JoinSet::new();
+    for _ in 0..60 {
+        let gateway = Arc::clone(&gateway);
+        flood.spawn(async move {
+            let mut connection = gateway.connect().await;
+            while Instant::now() < end {
+                let call = request("GET", USERINFO, &[("x-api-key", "key-0")], "");
+                connection.call(call).await;
+            }
+        });
+    }
+    let mut honest = JoinSet::new();
+    for caller in 1..10 {
+        let gateway = Arc::clone(&gateway);
+        honest.spawn(async move {
+            let key = format!("key-{caller}");
+            let mut connection = gateway.connect().await;
+            let mut ticks = tokio::time::interval(Duration::from_secs(1) / share);
+            let (mut served, mut waits) = (0, Vec::new());
+            while Instant::now() < end {
+                ticks.tick().await;
+                let since = Instant::now();
+                let call = request("GET", USERINFO, &[("x-api-key", &*key)], "");
+                served += u32::from(connection.call(call).await.status == 200);
+                waits.push(since.elapsed());
+            }
+            (served, waits)
+        });
+    }
+
+    let honest = honest.join_all().await;
+    flood.join_all().await;
+
+    for (served, waits) in honest {
+        let mut waits = waits;
+        waits.sort();
+        let p99 = waits[waits.len() * 99 / 100];
+        assert!(served >= share * seconds * 9 / 10, "{served} of {}", share * seconds);
+        assert!(p99 < Duration::from_secs(1), "{p99:?}");
+    }
 }
