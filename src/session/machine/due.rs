@@ -61,8 +61,8 @@ impl Machine {
         }
         let mut settled = None;
         while let Some(why) = self.due(at.now).filter(|_| self.phase == Phase::Resting) {
-            let down = self.store.down.clone().filter(|(_, until)| at.now < *until);
-            let Some((reason, _)) = down else {
+            let down = self.store.down.clone().filter(|down| at.now < down.until);
+            let Some(down) = down else {
                 self.phase = Phase::Claiming;
                 self.actions.push(Action::Claim);
                 return;
@@ -71,7 +71,7 @@ impl Machine {
             if settled.replace(why) == Some(why) {
                 return;
             }
-            self.without_store(why, &reason, at);
+            self.without_store(why, &down.reason, at);
         }
     }
 
@@ -80,7 +80,7 @@ impl Machine {
         if self.asked.revoke.is_some() {
             return Some(Why::Revoke);
         }
-        let store_rests = self.store.down.as_ref().is_some_and(|(_, until)| now < *until);
+        let store_rests = self.store.down.as_ref().is_some_and(|down| now < down.until);
         let readable = matches!(self.credentials, Some(Ok(_)));
         let barred = self.bar(now).is_some();
         if readable && self.asked.refresh.is_some() {

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 
 use super::{
-    Action, DENIALS, DENIALS_PERIOD, Ending, Event, FOLLOWED, Failed, GRACE, Held, Machine, Moment,
-    Phase, STORE_PAUSE, Seen, Sharing, due::Why, later,
+    Action, DENIALS, DENIALS_PERIOD, Down, Ending, Event, FOLLOWED, Failed, GRACE, Held, Machine,
+    Moment, Phase, STORE_PAUSE, Seen, Sharing, Store, WRITE_PAUSE, due::Why, later,
 };
 use crate::{
     config::StoreError,
@@ -73,7 +73,7 @@ impl Machine {
     }
 
     fn looked(&mut self, seen: Seen, at: Moment) {
-        self.store.down = None;
+        self.store.answers();
         self.store.members = seen.members;
         if let Phase::LoggingIn { .. } | Phase::Writing = self.phase {
             // We hold the right to write it: what we write replaces what is there.
@@ -109,6 +109,8 @@ impl Machine {
             Some(session) if known == Some(session.id) => {
                 self.held.iter_mut().for_each(|held| held.sharing = Sharing::Everybodys);
             }
+            // What we have is newer, and could not be written: it is the store that is behind.
+            Some(session) if self.holds_newer_than(session) => {}
             Some(session) => {
                 let service = Service::of(session, &self.identity, at.chance);
                 let service = service.filter(|_| self.dead != Some(session.id));
@@ -123,6 +125,14 @@ impl Machine {
         }
         self.entry = entry;
         self.latch();
+    }
+
+    fn holds_newer_than(&self, session: &Stored) -> bool {
+        self.held.as_ref().is_some_and(|held| {
+            held.sharing != Sharing::Everybodys
+                && held.stored.issued > session.issued
+                && self.dead != Some(held.stored.id)
+        })
     }
 
     /// Our credentials were refused, here or by another gateway's login.
@@ -176,7 +186,7 @@ impl Machine {
 
     fn granted(&mut self, entry: Entry, at: Moment) {
         self.phase = Phase::Resting;
-        self.store.down = None;
+        self.store.answers();
         self.take_over(entry, at);
         match self.due(at.now).filter(|_| !self.asked.shutdown) {
             None => self.actions.push(Action::GiveBack),
@@ -242,7 +252,7 @@ impl Machine {
             Why::Revoke => self.finish_revoke(false),
             Why::Refresh => self.finish_refresh(),
             Why::Denied => {
-                self.denials_held = self.store.down.as_ref().map(|(_, until)| *until);
+                self.denials_held = self.store.down.as_ref().map(|down| down.until);
                 self.forget_denial();
             }
             Why::Empty | Why::Rotation | Why::Renewal | Why::Share | Why::Sweep => {
@@ -269,8 +279,7 @@ impl Machine {
     }
 
     fn store_failed(&mut self, reason: &Arc<str>, at: Moment) {
-        let pause = STORE_PAUSE.mul_f64(1.0 + at.chance.clamp(0.0, 1.0));
-        self.store.down = Some((Arc::clone(reason), later(at.now, pause)));
+        self.store.fails(reason, STORE_PAUSE, false, at);
         if self.phase == Phase::Starting {
             self.phase = Phase::Resting;
         }
@@ -352,7 +361,7 @@ impl Machine {
                 let new = held.filter(|held| held.sharing == Sharing::Ours);
                 new.into_iter().for_each(|held| held.sharing = Sharing::Unsure);
                 self.store.seen = None;
-                self.store_failed(&reason, at);
+                self.store.fails(&reason, WRITE_PAUSE, true, at);
             }
         }
     }
@@ -376,7 +385,7 @@ impl Machine {
         let after = if self.store.members > 1 { FOLLOWED } else { Duration::ZERO };
         if let Some(old) = self.entry.session.take() {
             // Not left to a sweep, which would have to wait for the next login to be over.
-            self.revoked_here.push(old.id);
+            self.ended_here.push(old.id);
             let stored = Ending { id: old.id, jwt: old.jwt.clone() };
             self.actions.push(Action::LogOut { stored, after });
             self.retire(Retired { id: old.id, jwt: old.jwt, from: later(now, after) });
@@ -413,7 +422,7 @@ impl Machine {
 
     fn retire(&mut self, retired: Retired) {
         self.retired_here.push(retired.id);
-        for ids in [&mut self.retired_here, &mut self.revoked_here] {
+        for ids in [&mut self.retired_here, &mut self.ended_here] {
             let surplus = ids.len().saturating_sub(MAX_RETIRED);
             ids.drain(..surplus);
         }
@@ -426,11 +435,10 @@ impl Machine {
 
     fn end(&mut self, retired: Retired) {
         self.retired_here.retain(|id| *id != retired.id);
-        let revoked = self.revoked_here.iter().position(|id| *id == retired.id);
-        if let Some(at) = revoked {
-            self.revoked_here.remove(at);
+        if self.ended_here.contains(&retired.id) {
             return;
         }
+        self.ended_here.push(retired.id);
         let stored = Ending::from(retired);
         self.actions.push(Action::LogOut { stored, after: Duration::ZERO });
     }
@@ -446,5 +454,17 @@ impl Machine {
             self.tickets.revoked = ticket;
             self.tickets.revoke_failed = !done;
         }
+    }
+}
+
+impl Store {
+    /// It has answered. One that could not be written stays suspect until it is.
+    fn answers(&mut self) {
+        self.down.take_if(|down| !down.is_full);
+    }
+
+    fn fails(&mut self, reason: &Arc<str>, pause: Duration, is_full: bool, at: Moment) {
+        let pause = pause.mul_f64(1.0 + at.chance.clamp(0.0, 1.0));
+        self.down = Some(Down { reason: Arc::clone(reason), until: later(at.now, pause), is_full });
     }
 }

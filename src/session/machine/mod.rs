@@ -41,6 +41,8 @@ const SWEEP_FOR_OTHERS: Duration = Duration::from_secs(15);
 const FOLLOW: Duration = Duration::from_millis(250);
 /// A store that could not be used is used again after this time.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// One that can be read but not written is not what its next look makes of it: a full disk.
+const WRITE_PAUSE: Duration = Duration::from_secs(5);
 /// Tokens that were denied although fresh may ask for so many logins at once; after that, for one
 /// in each [`DENIALS_PERIOD`].
 const DENIALS: u32 = 5;
@@ -208,10 +210,19 @@ struct Asked {
 /// What is known about the store.
 #[derive(Debug, Default)]
 struct Store {
-    /// Why it could not be used, and until when we leave it alone.
-    down: Option<(Arc<str>, Timestamp)>,
+    down: Option<Down>,
     seen: Option<Revision>,
     members: usize,
+}
+
+/// A store that could not be used.
+#[derive(Clone, Debug)]
+struct Down {
+    reason: Arc<str>,
+    /// Until when we leave it alone.
+    until: Timestamp,
+    /// It could not be written: that it can be read says nothing.
+    is_full: bool,
 }
 
 /// What the operators' requests came to: the last numbers that are done.
@@ -244,8 +255,8 @@ pub(super) struct Machine {
     dead: Option<Uuid>,
     /// Sessions that we have retired, so that we end them.
     retired_here: Vec<Uuid>,
-    /// Those among them whose end is under way.
-    revoked_here: Vec<Uuid>,
+    /// Sessions whose end is under way or done, although the entry may still name them.
+    ended_here: Vec<Uuid>,
     /// Logins for denied tokens that are still to be paid for.
     doubts: u32,
     /// No login for a denied token before this time.
@@ -272,7 +283,7 @@ impl Machine {
             latched: None,
             dead: None,
             retired_here: Vec::new(),
-            revoked_here: Vec::new(),
+            ended_here: Vec::new(),
             doubts: 0,
             denials_held: None,
             denials_seen: 0,
@@ -301,7 +312,7 @@ impl Machine {
             _ => None,
         };
         let swept = self.entry.retired.iter().map(|retired| self.swept_at(retired));
-        let store = self.store.down.as_ref().map(|(_, until)| *until);
+        let store = self.store.down.as_ref().map(|down| down.until);
         let times = service.into_iter().flatten().chain(barred).chain(following);
         times.chain(store).chain(swept).filter(|time| *time > now).min()
     }
@@ -339,10 +350,10 @@ impl Machine {
             });
         }
         match &self.store.down {
-            Some((reason, until))
-                if self.held.is_none() && self.on_error == StoreError::Hold && now < *until =>
+            Some(down)
+                if self.held.is_none() && self.on_error == StoreError::Hold && now < down.until =>
             {
-                Some(Refusal::Store { reason: Arc::clone(reason), until: *until })
+                Some(Refusal::Store { reason: Arc::clone(&down.reason), until: down.until })
             }
             _ => None,
         }
@@ -407,7 +418,7 @@ impl Machine {
 
     /// Why the store cannot be used, if it cannot.
     pub(super) fn store_error(&self) -> Option<&Arc<str>> {
-        self.store.down.as_ref().map(|(reason, _)| reason)
+        self.store.down.as_ref().map(|down| &down.reason)
     }
 
     /// What the operators' requests came to.

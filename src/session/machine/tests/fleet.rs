@@ -23,6 +23,8 @@ enum Happening {
     /// The API forgets all sessions.
     RevokeAll,
     StoreDown(bool),
+    /// The store can be read, and not written.
+    Full(bool),
     /// The store forgets everything.
     Flush,
     /// The next logins fail in this way.
@@ -50,6 +52,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => member.clone().prop_map(Happening::Doubt),
         1 => Just(Happening::RevokeAll),
         1 => any::<bool>().prop_map(Happening::StoreDown),
+        1 => any::<bool>().prop_map(Happening::Full),
         1 => Just(Happening::Flush),
         2 => failure.prop_map(Happening::Fail),
         1 => (member.clone(), any::<bool>()).prop_map(|(at, right)| Happening::Password(at, right)),
@@ -88,6 +91,7 @@ struct Fleet {
     revision: u64,
     lease: Option<usize>,
     down: bool,
+    full: bool,
     failure: Option<Failure>,
     /// Sessions that are open at the API, and until when they live.
     open: HashMap<Uuid, Timestamp>,
@@ -105,6 +109,7 @@ impl Fleet {
             revision: 1,
             lease: None,
             down: false,
+            full: false,
             failure: None,
             open: HashMap::new(),
             orphans: HashSet::new(),
@@ -207,7 +212,7 @@ impl Fleet {
                 Event::Granted(self.entry.clone())
             }
             Job::LogIn => self.logged_in(at),
-            Job::Write(_) if self.down => {
+            Job::Write(_) if self.down || self.full => {
                 self.members[at].leased = false;
                 // The lease ends by itself.
                 self.lease = self.lease.filter(|holder| *holder != at);
@@ -278,6 +283,7 @@ impl Fleet {
             Happening::Doubt(at) => self.tell(at, Event::Doubted),
             Happening::RevokeAll => self.open.clear(),
             Happening::StoreDown(down) => self.down = down,
+            Happening::Full(full) => self.full = full,
             Happening::Flush => {
                 // What only the store knew of cannot be ended any more.
                 self.orphans.extend(self.entry.retired.iter().map(|retired| retired.id));
@@ -320,7 +326,7 @@ impl Fleet {
 
     /// All is well again for two hours: long enough for every pause.
     fn settle(&mut self) {
-        self.down = false;
+        (self.down, self.full) = (false, false);
         self.failure = None;
         for at in 0..MEMBERS {
             self.happen(Happening::Password(at, true));

@@ -389,9 +389,56 @@ fn who_has_logged_in_alone_joins_the_others_and_ends_its_own_session() {
     let mut sample = Sample::new();
     sample.on(0.0, Event::Looked(Err(down())), &["log in"]);
     sample.on(1.0, Event::LoggedIn(session(password(RIGHT), 1.0)), &["serve"]);
-    let entry = Entry { session: Some(session(password(RIGHT), 0.5)), ..Entry::default() };
+    let entry = Entry { session: Some(session(password(RIGHT), 1.5)), ..Entry::default() };
 
     sample.on(10.0, seen(3, entry, 2), &["log out", "adopt"]);
+}
+
+#[test]
+fn who_has_logged_in_alone_and_last_gives_its_session_to_the_others() {
+    let mut sample = Sample::new();
+    sample.on(0.0, Event::Looked(Err(down())), &["log in"]);
+    sample.on(1.0, Event::LoggedIn(session(password(RIGHT), 1.0)), &["serve"]);
+    let entry = Entry { session: Some(session(password(RIGHT), 0.5)), ..Entry::default() };
+
+    sample.on(10.0, seen(3, entry.clone(), 2), &["claim"]);
+    sample.on(10.0, Event::Granted(entry), &["write"]);
+
+    assert_eq!(sample.entry().retired.len(), 1);
+}
+
+#[test]
+fn a_store_that_can_be_read_but_not_written_brings_no_old_session_back_and_costs_no_login() {
+    let mut sample = Sample::valid();
+    let old = sample.machine.entry.clone();
+    sample.on(2900.0, Event::Tick, &["claim"]);
+    sample.on(2900.0, Event::Granted(old.clone()), &["log in"]);
+    sample.on(2901.0, Event::LoggedIn(session(password(RIGHT), 2901.0)), &["serve", "write"]);
+    sample.on(2901.0, Event::Written(Err("the disk is full".into())), &[]);
+
+    // It is tried to be written again and again, and that is all.
+    let mut writes = 0;
+    for second in 2902..3500 {
+        let now = f64::from(second);
+        for event in [seen(2, old.clone(), 1), Event::Tick] {
+            if words(&sample.machine.on(event, at(now))) != ["claim"] {
+                continue;
+            }
+            sample.on(now, Event::Granted(old.clone()), &["write"]);
+            sample.on(now, Event::Written(Err("the disk is full".into())), &[]);
+            writes += 1;
+        }
+        assert_eq!(sample.machine.generation(), 2);
+        assert!(sample.machine.store_error().is_some());
+    }
+    assert!((50..150).contains(&writes), "{writes}");
+
+    let done = sample.machine.on(Event::Tick, at(3520.0));
+    assert_eq!(words(&done), ["claim"]);
+    sample.on(3520.0, Event::Granted(old), &["write"]);
+    assert_eq!(sample.entry().retired.len(), 1);
+    sample.written(3520.0, &[]);
+    assert!(sample.machine.store_error().is_none());
 }
 
 #[test]
@@ -412,7 +459,7 @@ fn a_lease_that_was_lost_makes_us_look_what_the_others_have() {
     let mut sample = Sample::logging_in();
     sample.on(50.0, Event::LoggedIn(session(password(RIGHT), 50.0)), &["serve", "write"]);
     sample.on(50.0, Event::Written(Ok(Put::LeaseLost)), &["claim"]);
-    let entry = Entry { session: Some(session(password(RIGHT), 49.0)), ..Entry::default() };
+    let entry = Entry { session: Some(session(password(RIGHT), 51.0)), ..Entry::default() };
 
     sample.on(50.0, Event::Granted(entry), &["log out", "adopt", "give back"]);
 }
