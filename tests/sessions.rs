@@ -193,6 +193,33 @@ async fn a_restart_with_a_file_needs_no_login_and_the_file_gives_nothing_away() 
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_cannot_be_written_costs_no_logins_and_brings_no_old_session_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("sessions");
+    let text = path.to_str().expect("text");
+    let amove = amove(Duration::from_secs(10)).await;
+    let settings = [(KIND, "file"), (PATH, text), (SEALING_KEY, KEY)];
+    let gateway = Gateway::ready(&amove, &settings).await;
+    // A folder where the new file is to be; the old one can be read.
+    let beside = folder.path().join("sessions.new");
+
+    eventually("the session is written", async || path.exists()).await;
+    eventually("no more can be written", async || std::fs::create_dir(&beside).is_ok()).await;
+    let end = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < end {
+        assert_eq!(get(gateway.address, USERINFO).await.status(), 200);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let logins = amove.stats().logins;
+    assert!((2..=4).contains(&logins), "{logins} logins in two lives of a token");
+    assert!(!identity(&gateway).await["store_error"].is_null());
+
+    std::fs::remove_dir(&beside).expect("it is gone");
+    eventually("it is written", async || identity(&gateway).await["store_error"].is_null()).await;
+    eventually("one session is left", async || amove.stats().live_sessions == 1).await;
+}
+
 fn bearers_of(amove: &Emulator) -> Vec<String> {
     let requests = amove.requests();
     let bearer = |value: &str| value.strip_prefix("Bearer ").map(str::to_owned);

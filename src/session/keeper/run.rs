@@ -318,6 +318,8 @@ impl Run {
             Ok(token) => token,
             Err(error) => {
                 error!(%identity, reason = sentence(&error), "session is no use");
+                self.keeper.asked.denied.fetch_max(generation, SeqCst);
+                self.keeper.asked.wake.notify_one();
                 return;
             }
         };
@@ -333,8 +335,9 @@ impl Run {
 
     fn log_in(&mut self) {
         let keeper = Arc::clone(&self.keeper);
-        let (challenged, lease) = (Arc::clone(&self.challenged), self.lease.take());
+        // The machine asks for a login only with credentials that have been read.
         let Some(secrets) = self.credentials.settled() else { return };
+        let (challenged, lease) = (Arc::clone(&self.challenged), self.lease.take());
         info!(identity = %keeper.identity.name, "logging in");
         let log_in = async move {
             let says_so = || {
