@@ -53,6 +53,9 @@ pub enum Error {
     /// A secret cannot be read.
     #[error(transparent)]
     Secret(#[from] secret::Error),
+    /// Nothing can be written down.
+    #[error(transparent)]
+    Audit(#[from] audit::OpenError),
     /// There is nowhere to keep sessions.
     #[error(transparent)]
     Sessions(#[from] session::OpenError),
@@ -81,7 +84,7 @@ impl App {
         }
         // The workers share the connections, and the sessions have a few of their own.
         let upstream = Upstream::new(&config.upstream, config.server.workers)?;
-        let (trail, writer) = Trail::open(&config.audit)?;
+        let (trail, writer) = Trail::open(&config.audit, &clock)?;
         let sessions = Sessions::new(
             &config.identities,
             &config.session_store,

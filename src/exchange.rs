@@ -14,17 +14,23 @@ use uuid::Uuid;
 
 use crate::{
     amove::{catalogue::Route, codes},
-    audit::{Outcome, Phase, Record, Replay, Trail},
+    audit::{Outcome, Phase, Record, Replay, Scribe, Unwritten},
     caller::Caller,
     clock::Clock,
     limit::Permit,
-    message::{BoxError, Direction, Peer, Watch},
+    message::{BoxError, Close, Direction, Peer, Watch},
     problem::{Blame, Kind, Problem},
     upstream::Host,
 };
 
 /// The header field that carries the id of a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// Longer ones are cut short in records.
+const LONGEST_METHOD: usize = 16;
+const LONGEST_CODE: usize = 64;
 
 /// One request and everything found out about it. Each fact is written once, by one layer.
 pub struct Exchange {
@@ -49,7 +55,11 @@ pub struct Exchange {
     bytes_out: AtomicU64,
     request_complete: AtomicBool,
     response_complete: AtomicBool,
-    ledger: OnceLock<(Arc<Trail>, Clock)>,
+    /// The trace that the request belongs to, if it says so well.
+    trace: Option<HeaderValue>,
+    ledger: OnceLock<(Arc<Scribe>, Clock)>,
+    /// Its record is written, or somebody is about to write it.
+    recorded: AtomicBool,
 }
 
 /// What the listener knows about a request.
@@ -121,7 +131,9 @@ impl Exchange {
             bytes_out: AtomicU64::new(0),
             request_complete: AtomicBool::new(false),
             response_complete: AtomicBool::new(false),
+            trace: headers.get(TRACEPARENT).filter(|it| is_traceparent(it.as_bytes())).cloned(),
             ledger: OnceLock::new(),
+            recorded: AtomicBool::new(false),
         })
     }
 
@@ -130,9 +142,38 @@ impl Exchange {
         lock(&self.refusal).take()
     }
 
-    /// Written by `audit`: where the record goes when the exchange is over.
-    pub fn set_ledger(&self, trail: &Arc<Trail>, clock: &Clock) {
-        write_once(&self.ledger, (Arc::clone(trail), clock.clone()));
+    /// Written by `audit`: who writes the record, and what time it is then.
+    pub fn set_ledger(&self, scribe: &Arc<Scribe>, clock: &Clock) {
+        write_once(&self.ledger, (Arc::clone(scribe), clock.clone()));
+    }
+
+    /// Writes down that it goes on now, and waits until that is written.
+    ///
+    /// # Errors
+    ///
+    /// [`Unwritten`] if it must not go on.
+    pub async fn announce(&self) -> Result<(), Unwritten> {
+        let Some((scribe, clock)) = self.ledger.get() else { return Ok(()) };
+        let receipt = self.with_record(Phase::Intent, clock, |record| scribe.note(record));
+        scribe.settle(receipt).await
+    }
+
+    /// Writes down how it has ended, once, and waits until that is written.
+    ///
+    /// # Errors
+    ///
+    /// [`Unwritten`] if the answer must not go out. How it ends then is written when it is over.
+    pub async fn settle(&self) -> Result<(), Unwritten> {
+        let Some((scribe, clock)) = self.ledger.get() else { return Ok(()) };
+        if self.recorded.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let receipt = self.with_record(Phase::Outcome, clock, |record| scribe.note(record));
+        let settled = scribe.settle(receipt).await;
+        if settled.is_err() {
+            self.recorded.store(false, Ordering::Relaxed);
+        }
+        settled
     }
 
     /// Written by `authenticate`.
@@ -253,36 +294,57 @@ impl Exchange {
         }
     }
 
-    fn record(&self, clock: &Clock) -> Record {
-        let attempts = lock(&self.attempts).clone();
-        // Each lock is let go before the next is taken.
+    /// Shows `write` the record of it as it is now.
+    fn with_record<T>(
+        &self,
+        phase: Phase,
+        clock: &Clock,
+        write: impl FnOnce(&Record<'_>) -> T,
+    ) -> T {
+        let attempts = lock(&self.attempts);
+        // One lock at a time: the outcome takes the same.
         let status = lock(&self.ending).status;
+        let outcome = self.outcome();
         let destination = self.destination.get().copied();
         let route = destination.and_then(|destination| destination.route);
-        Record {
-            phase: Phase::Outcome,
+        let ended = phase == Phase::Outcome;
+        let measure = |number: u64| if ended { number } else { 0 };
+        let microseconds = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let caller = self.caller.get();
+        let method = self.method.as_str();
+        let peer = self.peer.to_string();
+        write(&Record {
+            phase,
             id: self.record_id,
-            request_id: self.id.clone(),
-            time: clock.now(),
-            caller: self.caller.get().map(|caller| Arc::clone(&caller.name)),
-            identity: self.caller.get().map(|caller| Arc::clone(&caller.identity_name)),
-            method: self.method.clone(),
+            request_id: self.id.to_str().unwrap_or_default(),
+            time: clock.now().as_microsecond(),
+            caller: caller.map(|caller| &*caller.name),
+            identity: caller.map(|caller| &*caller.identity_name),
+            // A method may be any token: what is not a usual one is cut short.
+            method: method.get(..LONGEST_METHOD).unwrap_or(method),
             route: route.map(|route| route.template),
-            effect: route.map(|route| route.effect),
-            status,
-            upstream_status: attempts.status,
-            code: attempts.code,
-            outcome: self.outcome(),
-            duration: self.started.elapsed(),
-            upstream: attempts.duration,
-            bytes_in: self.bytes_in(),
-            bytes_out: self.bytes_out.load(Ordering::Relaxed),
-            attempts: attempts.count,
+            effect: route.map(|route| route.effect.word()),
+            status: status.filter(|_| ended).map(|status| status.as_u16()),
+            upstream_status: attempts.status.filter(|_| ended).map(|status| status.as_u16()),
+            code: attempts.code.as_deref().filter(|_| ended).map(cleaned),
+            outcome: ended.then_some(outcome),
+            duration_us: measure(microseconds(self.started.elapsed())),
+            upstream_us: measure(microseconds(attempts.duration)),
+            bytes_in: measure(self.bytes_in()),
+            bytes_out: measure(self.bytes_out.load(Ordering::Relaxed)),
+            attempts: if ended { attempts.count } else { 0 },
             replay: self.replay.get().copied(),
-            rule: self.rule.get().cloned(),
+            rule: self.rule.get().map(|rule| &**rule),
             legacy: destination.is_some_and(|destination| destination.legacy),
-            peer: self.peer.clone(),
-        }
+            peer: &peer,
+            trace_id: self.trace.as_ref().and_then(|it| it.to_str().ok()?.get(3..35)),
+            lost: 0,
+        })
+    }
+
+    /// Whether nothing of the answer is left to be sent.
+    pub fn has_answered(&self) -> bool {
+        self.response_complete.load(Ordering::Relaxed)
     }
 }
 
@@ -308,13 +370,21 @@ impl Watch for Exchange {
             tracing::warn!(id = ?self.id, error = error.to_string(), "response broke off");
         }
     }
+
+    fn close(self: Arc<Self>, direction: Direction) -> Option<Close> {
+        let close = async move { self.settle().await.map_err(BoxError::from) };
+        (direction == Direction::Response).then(|| Box::pin(close) as Close)
+    }
 }
 
 impl Drop for Exchange {
-    /// The record is written when the exchange is over, whatever way it ended.
+    /// Whatever way it ended: the caller may have left before its answer was there.
     fn drop(&mut self) {
-        if let Some((trail, clock)) = self.ledger.get() {
-            trail.write(|| self.record(clock));
+        if *self.recorded.get_mut() {
+            return;
+        }
+        if let Some((scribe, clock)) = self.ledger.get() {
+            self.with_record(Phase::Outcome, clock, |record| scribe.leave(record));
         }
     }
 }
@@ -328,6 +398,26 @@ impl fmt::Debug for Exchange {
 /// 1 to 128 visible ASCII characters: fit for a header field, a log and a record.
 fn is_acceptable_id(id: &[u8]) -> bool {
     (1..=128).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
+}
+
+/// A code as the API writes them; anything else does not belong into a record.
+fn cleaned(code: &str) -> &str {
+    let is_code =
+        |code: &str| code.len() <= LONGEST_CODE && code.bytes().all(|it| it.is_ascii_graphic());
+    if is_code(code) { code } else { "unreadable" }
+}
+
+/// `00-<trace id>-<parent id>-<flags>` (W3C Trace Context); a trace id of zeros is none.
+fn is_traceparent(value: &[u8]) -> bool {
+    let is_hex =
+        |part: &[u8]| part.iter().all(|it| it.is_ascii_digit() || (b'a'..=b'f').contains(it));
+    value.len() == 55
+        && value.starts_with(b"00-")
+        && (value[35], value[52]) == (b'-', b'-')
+        && is_hex(&value[3..35])
+        && is_hex(&value[36..52])
+        && is_hex(&value[53..])
+        && value[3..35].iter().any(|it| *it != b'0')
 }
 
 fn header_of(id: Uuid) -> HeaderValue {

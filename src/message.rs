@@ -75,7 +75,18 @@ pub struct Body {
     allowance: Option<u64>,
     /// Says in our words what broke the body off.
     explain: Option<fn(BoxError) -> BoxError>,
+    /// The end of the body, which waits until its watcher is ready for it.
+    closing: Option<Closing>,
 }
+
+/// The last frame, if there is one, and what has to happen before it may go.
+struct Closing {
+    frame: Option<Frame<Bytes>>,
+    ready: Close,
+}
+
+/// What a watcher does before the end of a body goes by.
+pub type Close = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
 #[derive(Default)]
 enum Source {
@@ -87,6 +98,8 @@ enum Source {
     /// What was read ahead (and counted then), and the rest.
     Resumed(Bytes, Box<Self>),
     Trailers(Box<HeaderMap>),
+    /// It has broken off, which nobody has been told yet.
+    Broken(Option<BoxError>),
 }
 
 /// Where a request came from.
@@ -158,6 +171,19 @@ pub trait Watch: Send + Sync {
 
     /// The body broke off with `error`.
     fn failed(&self, direction: Direction, error: &BoxError);
+
+    /// What has to be done before the end of the body goes by, if anything; if it fails, the body
+    /// breaks off instead.
+    fn close(self: Arc<Self>, direction: Direction) -> Option<Close>;
+}
+
+/// What [`Body::peek`] found.
+#[derive(Debug)]
+pub enum Peeked {
+    /// All of it.
+    Whole(Bytes),
+    /// More than has come, or nothing yet: the body as it was.
+    Unfinished(Body),
 }
 
 /// Which way a body goes.
@@ -254,6 +280,26 @@ impl Body {
         Ok(Held::Whole(held.freeze(), trailers))
     }
 
+    /// Looks whether the whole body is there already. What is read here goes by the watcher, but
+    /// nothing is waited for.
+    pub fn peek(mut self, cx: &mut Context<'_>) -> Peeked {
+        let Poll::Ready(frame) = self.next_frame(cx) else { return Peeked::Unfinished(self) };
+        match frame.map(|frame| frame.map(Frame::into_data)) {
+            None => return Peeked::Whole(Bytes::new()),
+            Some(Ok(Ok(data))) if self.source.is_end_stream() => return Peeked::Whole(data),
+            Some(Ok(Ok(data))) => {
+                let rest = std::mem::take(&mut self.source);
+                self.source = Source::Resumed(data, Box::new(rest));
+            }
+            Some(Ok(Err(frame))) => {
+                let trailers = frame.into_trailers().ok().map(Box::new);
+                self.source = trailers.map_or(Source::Empty, Source::Trailers);
+            }
+            Some(Err(error)) => self.source = Source::Broken(Some(error)),
+        }
+        Peeked::Unfinished(self)
+    }
+
     /// Waits for the body's first data, and puts it back.
     ///
     /// # Errors
@@ -293,6 +339,7 @@ impl Source {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self {
             Self::Empty | Self::Resumed(..) => Poll::Ready(None),
+            Self::Broken(error) => Poll::Ready(error.take().map(Err)),
             Self::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 *self = Self::Empty;
@@ -332,13 +379,14 @@ impl Source {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_empty(),
             Self::Incoming(incoming) | Self::Driven(incoming, _) => incoming.is_end_stream(),
-            Self::Resumed(..) | Self::Trailers(_) => false,
+            Self::Resumed(..) | Self::Trailers(_) | Self::Broken(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty | Self::Trailers(_) => SizeHint::with_exact(0),
+            Self::Broken(_) => SizeHint::default(),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Incoming(incoming) | Self::Driven(incoming, _) => incoming.size_hint(),
             Self::Resumed(ahead, rest) => {
@@ -368,20 +416,9 @@ impl Body {
     }
 }
 
-impl http_body::Body for Body {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Source::Resumed(ahead, rest) = &mut self.source {
-            // It was counted when it was read ahead.
-            let (ahead, rest) = (std::mem::take(ahead), std::mem::take(&mut **rest));
-            self.source = rest;
-            return Poll::Ready(Some(Ok(Frame::data(ahead))));
-        }
+impl Body {
+    /// The next frame, which its watcher has seen.
+    fn next_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = match ready!(self.source.poll_frame(cx)) {
             Some(Ok(frame)) => Some(self.account(frame)),
             Some(Err(error)) => Some(Err(match self.explain {
@@ -401,16 +438,74 @@ impl http_body::Body for Body {
         if frame.as_ref().is_some_and(Result::is_err) {
             // A broken body stays broken: what is left must not be taken for its end.
             self.source = Source::Empty;
+            self.watch = None;
         }
         Poll::Ready(frame)
     }
 
+    /// Lets the watcher do what it has to before the end goes by.
+    fn begin_closing(&mut self, frame: Option<Frame<Bytes>>) -> Option<Frame<Bytes>> {
+        // It has seen everything now.
+        let close = self.watch.take().and_then(|(watch, direction)| watch.close(direction));
+        match close {
+            Some(ready) => {
+                self.closing = Some(Closing { frame, ready });
+                None
+            }
+            None => frame,
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Source::Resumed(ahead, rest) = &mut self.source {
+            // It was counted when it was read ahead.
+            let (ahead, rest) = (std::mem::take(ahead), std::mem::take(&mut **rest));
+            self.source = rest;
+            return Poll::Ready(Some(Ok(Frame::data(ahead))));
+        }
+        if self.closing.is_none() {
+            let frame = match ready!(self.next_frame(cx)) {
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Some(Ok(frame)) if !self.source.is_end_stream() => {
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Some(Ok(frame)) => Some(frame),
+                None => None,
+            };
+            let frame = self.begin_closing(frame);
+            if self.closing.is_none() {
+                return Poll::Ready(frame.map(Ok));
+            }
+        }
+        let Some(closing) = &mut self.closing else { return Poll::Ready(None) };
+        let closed = ready!(closing.ready.as_mut().poll(cx));
+        let frame = self.closing.take().and_then(|closing| closing.frame);
+        Poll::Ready(match closed {
+            Ok(()) => frame.map(Ok),
+            Err(error) => Some(Err(error)),
+        })
+    }
+
     fn is_end_stream(&self) -> bool {
-        self.source.is_end_stream()
+        self.closing.is_none() && self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.source.size_hint()
+        match &self.closing {
+            Some(closing) => {
+                let data = closing.frame.as_ref().and_then(Frame::data_ref);
+                SizeHint::with_exact(data.map_or(0, Bytes::len) as u64)
+            }
+            None => self.source.size_hint(),
+        }
     }
 }
 

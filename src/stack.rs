@@ -11,9 +11,9 @@ use crate::{
     config::Config,
     limit::Limiter,
     middleware::{
-        admit::Admit, around, audit::Audit, authenticate::Authenticate, authorise::Authorise,
-        find_route::FindRoute, forward::Forward, inject_token::InjectToken, limit::Limit,
-        normalise::Normalise, receive::Gateway, sanitise::Sanitise,
+        admit::Admit, announce::Announce, around, audit::Audit, authenticate::Authenticate,
+        authorise::Authorise, find_route::FindRoute, forward::Forward, inject_token::InjectToken,
+        limit::Limit, normalise::Normalise, receive::Gateway, sanitise::Sanitise,
     },
     policy::Policy,
     session::Sessions,
@@ -43,13 +43,14 @@ pub fn stack(config: &Config, shared: &Shared, upstream: Upstream) -> Gateway {
     ServiceBuilder::new()
         // Towards the caller: may this request pass?
         .layer_fn(Gateway::new)                                                // opens the exchange; always answers
-        .layer(around(Audit::new(&shared.trail, &shared.clock)))               // writes down how it ended
+        .layer(around(Audit::new(&shared.trail.scribe(), &shared.clock)))      // writes down how it ended
         .layer(around(Admit::new(&config.server)))                             // refuses what is ambiguous or too large
         .layer(around(Authenticate::new(&shared.callers)))                     // finds out who is calling
         .layer(around(Sanitise))                                               // takes away what the API must not hear
         .layer(around(FindRoute::new(&config.legacy)))                         // finds the route; moves legacy paths
         .layer(around(Authorise::new(&shared.policy)))                         // asks the policy
         .layer(around(Limit::new(&shared.limiter, &config.rate_limit)))        // takes it from the caller's quota
+        .layer(around(Announce))                                               // writes down that it begins
         // Towards the API: how does it get there?
         .layer(around(InjectToken::new(&shared.sessions, config)))             // signs it in; replays once after a denial
         .layer(around(Normalise::new(&config.errors)))                         // turns a 499 into an honest problem

@@ -12,6 +12,7 @@ use prometheus_client::{
 
 use super::{Status, reply};
 use crate::{
+    audit,
     message::Response,
     session::{self, Counts, State},
 };
@@ -133,11 +134,30 @@ impl Collector for Facts {
             let expires = expires.borrow().as_second();
             family.encode_family(&[("role", "server")])?.encode_gauge(&expires)?;
         }
-        let (name, help) =
-            ("amove_gateway_audit_records_lost", "Audit records that could not be written.");
-        let lost = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        encode_plain(lost, self.0.trail.lost())
+        audit(&mut encoder, &self.0.trail.state())
     }
+}
+
+#[rustfmt::skip] // a table reads in columns
+fn audit(encoder: &mut DescriptorEncoder<'_>, audit: &audit::State) -> fmt::Result {
+    let counters = [
+        ("amove_gateway_audit_records",       "Audit records that were put into the store.",                            audit.stored),
+        ("amove_gateway_audit_records_lost",  "Audit records that could not be written.",                               audit.lost),
+        ("amove_gateway_audit_lines_lost",    "Audit records that standard output did not take; the store has them.",   audit.lines_lost),
+        ("amove_gateway_audit_torn_bytes",    "Bytes of unfinished audit records that were found after a crash.",       audit.torn),
+    ];
+    for (name, help, count) in counters {
+        encode_plain(encoder.encode_descriptor(name, help, None, MetricType::Counter)?, count)?;
+    }
+    let gauges = [
+        ("amove_gateway_audit_writable",      "Whether audit records can be written.",                                  i64::from(audit.failure.is_none())),
+        ("amove_gateway_audit_store_up",      "Whether the audit store takes records; if not, the journal keeps them.", i64::from(!audit.stuck)),
+        ("amove_gateway_audit_chain_records", "The number of the last record in the audit store.",                      i64::try_from(audit.seq).unwrap_or(i64::MAX)),
+    ];
+    for (name, help, value) in gauges {
+        encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
+    }
+    Ok(())
 }
 
 fn states(encoder: &mut DescriptorEncoder<'_>, identities: &[session::Status]) -> fmt::Result {

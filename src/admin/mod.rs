@@ -14,7 +14,7 @@ use tower::{ServiceBuilder, service_fn};
 use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer};
 
 use self::desk::Desk;
-pub use self::status::{Audit, Report, Status};
+pub use self::status::{Report, Status};
 use crate::config::secret::Secret;
 
 mod desk;

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    audit::Trail,
+    audit::{self, Trail},
     clock::Clock,
     session::{self, Sessions, State},
 };
@@ -52,14 +52,7 @@ pub struct Report {
     /// How each identity stands; the default one comes first.
     pub identities: Vec<session::Status>,
     /// How the audit log fares.
-    pub audit: Audit,
-}
-
-/// How the audit log fares.
-#[derive(Debug, Deserialize, Serialize)]
-pub struct Audit {
-    /// Records that could not be written.
-    pub lost: u64,
+    pub audit: audit::State,
 }
 
 impl Status {
@@ -67,7 +60,8 @@ impl Status {
     pub fn report(&self) -> Report {
         let identities = self.sessions.status();
         let draining = self.draining.is_cancelled();
-        let readiness = readiness(draining, &identities);
+        let audit = self.trail.state();
+        let readiness = readiness(draining, audit.refuses, &identities);
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             now: self.clock.now(),
@@ -77,16 +71,23 @@ impl Status {
             reason: readiness.err().map(str::to_owned),
             draining,
             identities,
-            audit: Audit { lost: self.trail.lost() },
+            audit,
         }
     }
 }
 
 /// Whether a call would be served: one identity at least has a token. If not, why: first what
 /// only people can change, then what takes longest.
-fn readiness(draining: bool, identities: &[session::Status]) -> Result<(), &'static str> {
+fn readiness(
+    draining: bool,
+    unrecorded: bool,
+    identities: &[session::Status],
+) -> Result<(), &'static str> {
     if draining {
         return Err("draining");
+    }
+    if unrecorded {
+        return Err("the audit log cannot be written");
     }
     if identities.iter().any(|identity| identity.serving) {
         return Ok(());
@@ -131,7 +132,7 @@ mod tests {
         let check = |states: &[(State, bool)], expected: Result<(), &str>| {
             let identities: Vec<_> =
                 states.iter().map(|(state, serving)| identity(*state, *serving)).collect();
-            assert_eq!(readiness(false, &identities), expected, "{states:?}");
+            assert_eq!(readiness(false, false, &identities), expected, "{states:?}");
         };
 
         check(&[(State::Valid, true)], Ok(()));
@@ -143,6 +144,6 @@ mod tests {
         for state in [State::None, State::LoggingIn, State::Challenged] {
             check(&[(state, false)], Err("no session with Amove"));
         }
-        assert_eq!(readiness(true, &[identity(State::Valid, true)]), Err("draining"));
+        assert_eq!(readiness(true, false, &[identity(State::Valid, true)]), Err("draining"));
     }
 }

@@ -69,7 +69,7 @@ impl End {
 impl From<app::Error> for Failure {
     fn from(error: app::Error) -> Self {
         let exit = match &error {
-            app::Error::Bind(_) => Exit::Io,
+            app::Error::Bind(_) | app::Error::Audit(_) => Exit::Io,
             app::Error::Upstream(_)
             | app::Error::Issuer(_)
             | app::Error::Tls(_)

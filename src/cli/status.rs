@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     admin::Report,
+    audit,
     session::{CredentialsKind, State, Status},
 };
 
@@ -46,8 +47,22 @@ fn gateway(report: &Report, colour: bool) -> String {
     line(&mut text, "started", &format!("{:.0}", report.started));
     line(&mut text, "listening", &report.listening.join(", "));
     line(&mut text, "ready", &ready);
-    if report.audit.lost > 0 {
-        line(&mut text, "audit", &format!("{} records lost", report.audit.lost));
+    line(&mut text, "audit", &audit(&report.audit, colour));
+    text
+}
+
+fn audit(state: &audit::State, colour: bool) -> String {
+    let mut text = format!("{} records", state.seq);
+    if state.lost > 0 {
+        text += &paint(&format!(", {} lost", state.lost), Paint::Red, colour);
+    }
+    match &state.failure {
+        Some(reason) => {
+            text +=
+                &paint(&format!(", cannot be written: {}", printable(reason)), Paint::Red, colour);
+        }
+        None if state.stuck => text += &paint(", kept in the journal", Paint::Yellow, colour),
+        None => {}
     }
     text
 }

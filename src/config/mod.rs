@@ -15,6 +15,7 @@ use secrecy::SecretString;
 
 use crate::amove::{patterns::RoutePattern, tags::Tags};
 
+mod audit;
 mod caller_jwt;
 mod callers;
 mod limits;
@@ -443,8 +444,34 @@ pub enum ErrorMode {
 /// `[audit]`: what is written down.
 #[derive(Clone, Debug)]
 pub struct Audit {
-    /// Records as JSON lines on standard output.
+    /// The folder of the embedded store.
+    pub store: PathBuf,
+    pub on_failure: OnFailure,
+    pub durability: Durability,
+    /// How long records are kept.
+    pub retain: Duration,
+    /// Records also as JSON lines on standard output.
     pub stdout: bool,
+    /// Signs heads of the chain: Ed25519, PKCS #8 in PEM.
+    pub signing_key: Option<SecretString>,
+}
+
+/// What happens to requests when no record can be written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OnFailure {
+    /// They are refused.
+    Deny,
+    /// They go on, and what is lost is counted.
+    Allow,
+}
+
+/// What a record has to outlive before the request goes on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Durability {
+    /// The process.
+    Batch,
+    /// The power.
+    Sync,
 }
 
 /// `[telemetry]`: what operators see.

@@ -9,8 +9,8 @@ use figment::value::{Dict, Value};
 use http::StatusCode;
 
 use super::{
-    Audit, BaseUrl, Config, Credentials, ErrorMode, Errors, Http2, Identity, Legacy, LegacyMode,
-    Listen, LogFormat, Policy, Server, Telemetry, Upstream,
+    BaseUrl, Config, Credentials, ErrorMode, Errors, Http2, Identity, Legacy, LegacyMode, Listen,
+    LogFormat, Policy, Server, Telemetry, Upstream,
     load::{Origins, nearest, value_at},
     parse,
     report::Finding,
@@ -54,7 +54,7 @@ impl<'a> Reader<'a> {
         let legacy = self.legacy();
         let rate_limit = self.rate_limit();
         let errors = self.errors();
-        let audit = Audit { stdout: self.read("audit.stdout", parse::boolean).unwrap_or_default() };
+        let audit = self.audit();
         let telemetry = self.telemetry();
         let server = server?;
         self.check_network(&server, &policy);
@@ -69,7 +69,7 @@ impl<'a> Reader<'a> {
             legacy: legacy?,
             rate_limit: rate_limit?,
             errors: errors?,
-            audit,
+            audit: audit?,
             telemetry: telemetry?,
         })
     }

@@ -5,8 +5,8 @@ use std::{fmt, ops::Range};
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
 /// Keys whose values must never be drawn.
-const SECRETS: [&str; 6] =
-    ["password", "totp_secret", "api_token", "admin_token", "encryption_key", "url"];
+const SECRETS: [&str; 7] =
+    ["password", "totp_secret", "api_token", "admin_token", "encryption_key", "key", "url"];
 
 /// Whether values of that key must never be drawn.
 pub(super) fn is_secret(key: &str) -> bool {

@@ -120,7 +120,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("rate_limit.headers", Kind::Word(&["ietf", "legacy", "off"])),
     setting("errors.mode", Kind::Word(&["problem", "passthrough"])),
     setting("errors.status.*", Kind::Status),
+    setting("audit.store", Kind::File),
+    setting("audit.on_failure", Kind::Word(&["deny", "allow"])),
+    setting("audit.durability", Kind::Word(&["batch", "sync"])),
+    setting("audit.retain", Kind::Duration),
     setting("audit.stdout", Kind::Bool),
+    setting("audit.signing.key", Kind::Secret),
     setting("telemetry.log", Kind::Filter),
     setting("telemetry.log_format", Kind::Word(&["auto", "json", "pretty"])),
 ];

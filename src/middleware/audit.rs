@@ -1,21 +1,27 @@
 //! Sees to it that every exchange leaves a record, however it ends.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{Answer, Middleware, Next};
-use crate::{audit::Trail, clock::Clock, exchange::Exchange, message::Request};
+use crate::{
+    audit::Scribe,
+    clock::Clock,
+    exchange::Exchange,
+    message::Request,
+    problem::{Kind, Problem},
+};
 
 /// Stands above everything that refuses: what is refused is recorded as well.
 #[derive(Debug)]
 pub struct Audit {
-    trail: Arc<Trail>,
+    scribe: Arc<Scribe>,
     clock: Clock,
 }
 
 impl Audit {
-    /// Records go to `trail`.
-    pub fn new(trail: &Arc<Trail>, clock: &Clock) -> Self {
-        Self { trail: Arc::clone(trail), clock: clock.clone() }
+    /// Records are written by `scribe`.
+    pub fn new(scribe: &Arc<Scribe>, clock: &Clock) -> Self {
+        Self { scribe: Arc::clone(scribe), clock: clock.clone() }
     }
 }
 
@@ -26,9 +32,18 @@ impl Middleware for Audit {
         request: Request,
         next: &N,
     ) -> Answer {
-        // The exchange writes its record when it is dropped: after the last byte of the answer,
-        // or when the caller has left.
-        exchange.set_ledger(&self.trail, &self.clock);
+        // The record is written when the whole answer is there, and before the caller has it; or
+        // when the exchange is dropped, because the caller has left.
+        exchange.set_ledger(&self.scribe, &self.clock);
+        if self.scribe.refuses() {
+            return Err(audit_unavailable());
+        }
         next.run(exchange, request).await
     }
+}
+
+/// Nothing happens that is not written down.
+pub(super) fn audit_unavailable() -> Problem {
+    let detail = "The gateway cannot write its audit log, and does nothing without it.";
+    Problem::new(Kind::AuditUnavailable, detail).retry_after(Duration::from_secs(1))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tower::Layer;
 
 pub mod admit;
+pub mod announce;
 pub mod audit;
 pub mod authenticate;
 pub mod authorise;

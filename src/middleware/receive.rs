@@ -1,16 +1,18 @@
 //! Opens the exchange; always answers.
 
-use std::{convert::Infallible, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
+use std::{
+    convert::Infallible, future::poll_fn, panic::AssertUnwindSafe, pin::Pin, sync::Arc, task::Poll,
+};
 
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, header};
 use http_body::Body as _;
 use tracing::{debug, error, warn};
 
-use super::{Answer, Next};
+use super::{Answer, Next, audit::audit_unavailable};
 use crate::{
     exchange::{Arrival, Exchange, REQUEST_ID},
-    message::{Direction, Request, Response},
+    message::{Body, Direction, Peeked, Request, Response},
     problem::{Blame, Kind, Problem},
 };
 
@@ -53,8 +55,32 @@ impl<N: Next> Receive<N> {
         // Nothing that a panic could leave half done is used afterwards: facts are written once.
         let way = AssertUnwindSafe(self.next.run(&exchange, request)).catch_unwind();
         let answer = way.await.unwrap_or_else(|_| Err(panicked()));
-        finish(&exchange, answer)
+        let response = finish(&exchange, answer);
+        written_down(&exchange, response).await
     }
+}
+
+/// Sees to it that the caller has no whole answer before the record is written. What is there as a
+/// whole waits for it here, and can still become a problem; what is still coming waits at its end.
+async fn written_down(exchange: &Arc<Exchange>, response: Response) -> Response {
+    let (head, body) = response.into_parts();
+    let response = if exchange.has_answered() {
+        Response::from_parts(head, body)
+    } else {
+        match peek(body).await {
+            Peeked::Unfinished(body) => return Response::from_parts(head, body),
+            Peeked::Whole(bytes) => Response::from_parts(head, bytes.into()),
+        }
+    };
+    match exchange.settle().await {
+        Ok(()) => response,
+        Err(_) => finish(exchange, Err(audit_unavailable())),
+    }
+}
+
+async fn peek(body: Body) -> Peeked {
+    let mut body = Some(body);
+    poll_fn(|cx| Poll::Ready(body.take().unwrap_or_default().peek(cx))).await
 }
 
 /// Whatever came of a request, made into the response that leaves us.

@@ -17,6 +17,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 pub(crate) mod pki;
@@ -61,19 +62,23 @@ pub(crate) struct Process {
     stdout: Arc<Mutex<Vec<u8>>>,
     stderr: Arc<Mutex<Vec<u8>>>,
     readers: Vec<JoinHandle<()>>,
+    /// Where it runs: what it writes to no place in particular goes there.
+    _folder: TempDir,
 }
 
 impl Process {
     /// Starts it.
     pub(crate) fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
         let mut child = command(arguments, environment)
+            .current_dir(folder.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the executable starts");
         let (stdout, out) = gather(child.stdout.take().expect("a pipe"));
         let (stderr, err) = gather(child.stderr.take().expect("a pipe"));
-        Self { child, stdout, stderr, readers: vec![out, err] }
+        Self { child, stdout, stderr, readers: vec![out, err], _folder: folder }
     }
 
     /// Its number.

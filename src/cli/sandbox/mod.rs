@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -38,6 +39,9 @@ pub(super) struct Arguments {
     /// The emulator's port; its auth host has the next
     #[arg(long, default_value_t = 8099, value_name = "N")]
     emulator_port: u16,
+    /// Where the audit log goes; without it, to a folder that is gone afterwards
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
 }
 
 /// Runs until a signal ends it.
@@ -52,6 +56,8 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> Result<(), Failure>
         let emulator = start_emulator(arguments, &mut ports).await?;
         let mut config = configuration(&emulator, arguments, &mut ports)?;
         global.apply(&mut config);
+        let data = Data::new(arguments.data.as_deref())?;
+        config.audit.store = data.path().join("audit");
         log::start(&config.telemetry);
         let app = App::start(&config, Clock::system()).await?;
         print(screen(&config, &emulator, &ports, arguments))?;
@@ -68,6 +74,34 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> Result<(), Failure>
         emulator.stop().await;
         Ok(())
     })
+}
+
+/// Where the sandbox keeps what has happened.
+enum Data {
+    Kept(PathBuf),
+    Passing(tempfile::TempDir),
+}
+
+impl Data {
+    fn new(folder: Option<&Path>) -> Result<Self, Failure> {
+        match folder {
+            Some(folder) => Ok(Self::Kept(folder.to_owned())),
+            None => tempfile::Builder::new()
+                .prefix("amove-sandbox-")
+                .tempdir()
+                .map(Self::Passing)
+                .map_err(|error| {
+                    Failure::new(Exit::Io, format!("no folder for the audit log: {error}"))
+                }),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Kept(path) => path,
+            Self::Passing(folder) => folder.path(),
+        }
+    }
 }
 
 /// Free ports, and what is to be said about those that were not.

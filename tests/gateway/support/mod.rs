@@ -19,6 +19,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -43,6 +44,7 @@ pub(crate) struct TestGateway {
     /// The emulated Amove: what it saw, and what is to go wrong.
     pub(crate) amove: Emulator,
     app: App,
+    folder: TempDir,
 }
 
 impl TestGateway {
@@ -71,9 +73,16 @@ impl TestGateway {
     /// Before an Amove that is there already.
     pub(crate) async fn in_front_of(amove: Emulator, settings: &str) -> Self {
         let text = configuration(&amove, settings);
-        let loaded = load::load_str(&text, &[]).expect("a valid configuration");
-        let app = App::start(&loaded.config, Clock::system()).await.expect("a gateway");
-        Self { amove, app }
+        let mut config = load::load_str(&text, &[]).expect("a valid configuration").config;
+        let folder = tempfile::tempdir().expect("a folder");
+        config.audit.store = folder.path().join("audit");
+        let app = App::start(&config, Clock::system()).await.expect("a gateway");
+        Self { amove, app, folder }
+    }
+
+    /// Where its audit log is.
+    pub(crate) fn audit(&self) -> std::path::PathBuf {
+        self.folder.path().join("audit")
     }
 
     /// Where callers reach it.

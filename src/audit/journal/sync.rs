@@ -1,0 +1,135 @@
+//! Brings journals to the disk itself, for those who want to outlive a power cut: one thread, and
+//! one call for all who wait at the moment.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Condvar, Mutex, PoisonError, Weak},
+    thread::JoinHandle,
+};
+
+use super::{
+    scribe::{Group, Journals, lock},
+    segment::Segment,
+};
+use crate::config::OnFailure;
+
+/// The way to the thread.
+#[derive(Debug)]
+pub(in crate::audit) struct Syncer {
+    desk: Arc<Desk>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Desk {
+    state: Mutex<State>,
+    news: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    jobs: Vec<Job>,
+    ended: bool,
+}
+
+/// Some records that are written, but not on the disk.
+#[derive(Debug)]
+struct Job {
+    segment: Arc<Segment>,
+    /// Bytes of the segment up to there.
+    length: u64,
+    /// Nothing will follow in this segment.
+    is_last: bool,
+    group: Arc<Group>,
+}
+
+impl Syncer {
+    /// A syncer that has no thread yet.
+    pub(in crate::audit) fn new() -> Self {
+        Self { desk: Arc::default(), thread: Mutex::default() }
+    }
+
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// The system's, when it has no thread for us.
+    pub(in crate::audit) fn start(
+        &self,
+        journals: Weak<Journals>,
+        on_failure: OnFailure,
+    ) -> io::Result<()> {
+        let desk = Arc::clone(&self.desk);
+        let thread = std::thread::Builder::new().name("audit-sync".into());
+        let thread = thread.spawn(move || {
+            while let Some(jobs) = desk.take() {
+                let Some(journals) = journals.upgrade() else { return };
+                sync(jobs, &journals, on_failure);
+                journals.wake_reader();
+            }
+        })?;
+        *lock(&self.thread) = Some(thread);
+        Ok(())
+    }
+
+    /// What is written in `segment` up to `length` is to be on the disk before `group` goes on.
+    pub(super) fn hand_over(
+        &self,
+        segment: Arc<Segment>,
+        length: u64,
+        is_last: bool,
+        group: Arc<Group>,
+    ) {
+        lock(&self.desk.state).jobs.push(Job { segment, length, is_last, group });
+        self.desk.news.notify_one();
+    }
+
+    /// Ends when everything is on the disk. What is handed over later goes there with the next
+    /// process.
+    pub(super) fn finish(&self) {
+        lock(&self.desk.state).ended = true;
+        self.desk.news.notify_one();
+        if lock(&self.thread).take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that syncs audit records has crashed");
+        }
+    }
+}
+
+impl Desk {
+    /// Everything that is to be done now; nothing when it has ended.
+    fn take(&self) -> Option<Vec<Job>> {
+        let state = lock(&self.state);
+        let idle = |state: &mut State| state.jobs.is_empty() && !state.ended;
+        let state = self.news.wait_while(state, idle);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        (!state.jobs.is_empty()).then(|| std::mem::take(&mut state.jobs))
+    }
+}
+
+fn sync(jobs: Vec<Job>, journals: &Journals, on_failure: OnFailure) {
+    // One call for each file, however many wait for it.
+    let mut outcomes: HashMap<String, bool> = HashMap::new();
+    for Job { segment, length, is_last, group } in jobs {
+        let synced = *outcomes.entry(segment.name.clone()).or_insert_with(|| {
+            let synced =
+                if segment.is_spoiled() { Ok(false) } else { segment.sync().map(|()| true) };
+            synced.unwrap_or_else(|error| {
+                journals.failed(&error);
+                false
+            })
+        });
+        let goes_on = synced || on_failure == OnFailure::Allow;
+        if goes_on {
+            segment.publish(length);
+        } else {
+            // Nobody knows what is on the disk: what was promised to nobody is taken back.
+            journals.lose(group.unattended());
+            segment.spoil();
+        }
+        if is_last || !goes_on {
+            segment.close();
+        }
+        group.resolve(goes_on);
+    }
+}

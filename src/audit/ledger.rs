@@ -1,0 +1,313 @@
+//! The chain and the day that it has got to: takes records out of the journals, seals them, and
+//! puts them into the store.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use uuid::Uuid;
+
+use super::{
+    chain::{Chain, Head},
+    journal::{Frames, Segment},
+    record::Record,
+    store::{Anchor, Day, Folder, Lock, OpenError, Reader, create_folder},
+    writer::Work,
+};
+use crate::clock::Clock;
+
+/// What is read from one journal at once.
+const READ: usize = 1024 * 1024;
+/// Records in a stretch that is known by its time.
+const SPAN: u64 = 1024;
+/// How often the head of the chain is signed.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Why records cannot go into the store.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+/// The store, opened to write.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    _lock: Lock,
+    gateway: String,
+    chain: Chain,
+    day: Option<Day>,
+    /// How far each journal has been read.
+    positions: HashMap<String, u64>,
+    /// The stretch that the next records belong to: its first number, and from when to when.
+    span: Option<(u64, (i64, i64))>,
+    /// How far the chain had got when its head was last signed, and when that was.
+    signed: (u64, Option<Instant>),
+}
+
+impl Ledger {
+    /// Opens the store in `folder` and finds out how far its chain has got.
+    pub(super) fn open(folder: &Folder, clock: &Clock) -> Result<Self, OpenError> {
+        let lock = folder.take()?;
+        let unreadable = |reason: String| {
+            let folder = folder.path().to_owned();
+            OpenError::Unreadable { folder, reason }
+        };
+        let system = |source| OpenError::System { folder: folder.path().to_owned(), source };
+        let (mut found, mut positions) = (None, HashMap::new());
+        for (date, path) in folder.days().map_err(system)?.into_iter().rev() {
+            let at = |error: rusqlite::Error| unreadable(format!("{}: {error}", path.display()));
+            let day = Day::open(date, &path, false).map_err(at)?;
+            if let Some(anchor) = day.anchor().map_err(at)? {
+                positions.extend(day.positions().map_err(at)?);
+                found = Some((anchor.gateway, anchor.head, day));
+                break;
+            }
+        }
+        let kept = folder.head().unwrap_or_else(|error| {
+            tracing::error!(reason = error.to_string(), "the audit log's head.json is ignored");
+            None
+        });
+        let (gateway, head, day) = match (found, kept) {
+            (Some((gateway, head, day)), Some((_, kept))) if kept.seq > head.seq => {
+                // The chain goes on where it was: what is missing will show.
+                let (last, missing) = (head.seq, kept.seq - head.seq);
+                tracing::error!(last, missing, "audit records are missing from the store");
+                (gateway, kept, Some(day))
+            }
+            (Some((gateway, head, day)), _) => (gateway, head, Some(day)),
+            (None, Some((gateway, kept))) => {
+                let missing = kept.seq;
+                tracing::error!(missing, "audit records are missing from the store");
+                (gateway, kept, None)
+            }
+            (None, None) => (name(clock), Head::default(), None),
+        };
+        let (chain, signed) = (Chain::after(head), (head.seq, None));
+        Ok(Self { _lock: lock, gateway, chain, day, positions, span: None, signed })
+    }
+
+    /// How far the chain has got.
+    pub(super) fn head(&self) -> Head {
+        self.chain.head()
+    }
+
+    /// Takes in what is in the journals at the moment, or a part of it; says whether there was
+    /// something.
+    pub(super) fn take_in(&mut self, work: &mut Work) -> Result<bool, Error> {
+        let segments = work.journals.segments();
+        let mut pages = Vec::with_capacity(segments.len());
+        for segment in &segments {
+            let position = self.positions.get(&segment.name).copied().unwrap_or(0);
+            let mut bytes = Vec::new();
+            segment.read(position, READ, &mut bytes)?;
+            pages.push((segment, position, bytes));
+        }
+        let (mut records, mut positions) = (Vec::new(), self.positions.clone());
+        for (segment, position, bytes) in &pages {
+            let mut frames = Frames::of(bytes);
+            records.extend(frames.by_ref());
+            let mut read = frames.read as u64;
+            if read == 0 && !bytes.is_empty() {
+                // Nothing that is whole will ever begin there.
+                let torn = segment.unread(*position);
+                let (journal, bytes) = (&segment.name, torn);
+                tracing::warn!(journal, bytes, "an audit record was not written to its end");
+                work.progress.torn.fetch_add(torn, Relaxed);
+                read = torn;
+            }
+            positions.insert(segment.name.clone(), position + read);
+        }
+        let moved = positions != self.positions;
+        if !records.is_empty() {
+            // Each journal is in order; together they are nearly so.
+            records.sort_by_key(|record| record.time);
+            self.store(&records, &positions, work)?;
+        }
+        self.positions = positions;
+        self.clear(&segments, work);
+        Ok(moved)
+    }
+
+    fn store(
+        &mut self,
+        records: &[Record<'_>],
+        positions: &HashMap<String, u64>,
+        work: &mut Work,
+    ) -> Result<(), Error> {
+        let times = records.iter().map(|record| record.time);
+        let times = (times.clone().min().unwrap_or(0), times.max().unwrap_or(0));
+        self.turn_page(date(times.0), work)?;
+        let before = self.chain.head();
+        let stored = self.write(records, times, positions, work);
+        let lines = match stored {
+            Ok(lines) => lines,
+            Err(error) => {
+                // Nothing of it has happened.
+                self.chain = Chain::after(before);
+                (self.day, self.span) = (None, None);
+                return Err(error.into());
+            }
+        };
+        let head = self.chain.head();
+        let progress = &work.progress;
+        progress.seq.store(head.seq, Relaxed);
+        progress.stored.fetch_add(records.len() as u64, Relaxed);
+        progress.last.store(times.1, Relaxed);
+        if let (Some(printer), Some(lines)) = (&work.lines, lines) {
+            printer.push(lines);
+        }
+        work.news.send_replace(head.seq);
+        work.folder.set_head(&self.gateway, head)?;
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        records: &[Record<'_>],
+        times: (i64, i64),
+        positions: &HashMap<String, u64>,
+        work: &Work,
+    ) -> rusqlite::Result<Option<Vec<u8>>> {
+        let before = self.chain.head();
+        let anchor = self.anchor();
+        // It was opened just now.
+        let Some(day) = &mut self.day else { return Ok(None) };
+        let writing = day.begin(&anchor)?;
+        let mut lines = work.lines.is_some().then(Vec::new);
+        for record in records {
+            let sealed = self.chain.seal(&self.gateway, record.clone());
+            writing.insert(&sealed)?;
+            lines.iter_mut().for_each(|lines| sealed.json_line(lines));
+        }
+        let head = self.chain.head();
+        let (first, known) = self.span.unwrap_or((before.seq + 1, times));
+        let times = (known.0.min(times.0), known.1.max(times.1));
+        writing.span((first, head.seq), times)?;
+        writing.commit(head, positions.iter().map(|(name, at)| (name.as_str(), *at)))?;
+        let is_full = head.seq - first >= SPAN;
+        self.span = (!is_full).then_some((first, times));
+        Ok(lines)
+    }
+
+    fn anchor(&self) -> Anchor {
+        let head = self.chain.head();
+        let gateway = self.gateway.clone();
+        Anchor { gateway, first: head.seq + 1, prev_hash: head.hash, head }
+    }
+
+    /// Opens the file for `date`, unless that or a later one is open.
+    fn turn_page(&mut self, date: Date, work: &mut Work) -> Result<(), Error> {
+        let date = match &self.day {
+            Some(day) if day.is_there() && day.date >= date => return Ok(()),
+            // A clock that was put back makes no file older than the last.
+            Some(day) => date.max(day.date),
+            None => {
+                let last = work.folder.days()?.last().map(|(date, _)| *date);
+                last.map_or(date, |last| date.max(last))
+            }
+        };
+        if self.day.as_ref().is_some_and(Day::is_there) {
+            self.sign(work)?;
+        }
+        create_folder(work.folder.path())?;
+        (self.day, self.span) = (Some(Day::open(date, &work.folder.day(date), true)?), None);
+        Ok(())
+    }
+
+    /// Deletes journals that are read to their end.
+    fn clear(&mut self, segments: &[Arc<Segment>], work: &Work) {
+        let position = |segment: &Segment| self.positions.get(&segment.name).copied();
+        let is_done = |segment: &&Arc<Segment>| segment.is_done(position(segment).unwrap_or(0));
+        let done: Vec<_> = segments.iter().filter(is_done).cloned().collect();
+        for segment in &done {
+            if let Err(error) = segment.delete() {
+                let (journal, reason) = (&segment.name, error.to_string());
+                tracing::warn!(journal, reason, "a journal that is in the store was not deleted");
+            }
+            self.positions.remove(&segment.name);
+        }
+        work.journals.forget(&done);
+    }
+
+    pub(super) fn sign_if_due(&mut self, work: &Work, ending: bool) -> Result<(), Error> {
+        let rested = self.signed.1.is_none_or(|last| last.elapsed() >= MINUTE);
+        if rested || ending { self.sign(work) } else { Ok(()) }
+    }
+
+    /// Signs the head of the chain, if it has moved since.
+    fn sign(&mut self, work: &Work) -> Result<(), Error> {
+        let head = self.chain.head();
+        let Some(signer) = &work.signer else { return Ok(()) };
+        if head.seq == self.signed.0 && self.signed.1.is_some() || head.seq == 0 {
+            return Ok(());
+        }
+        let anchor = self.anchor();
+        let Some(day) = &mut self.day else { return Ok(()) };
+        let now = work.clock.now().as_microsecond();
+        let writing = day.begin(&anchor)?;
+        writing.signed(head, now, signer.key(), &signer.sign(&self.gateway, head))?;
+        writing.commit(head, self.positions.iter().map(|(name, at)| (name.as_str(), *at)))?;
+        self.signed = (head.seq, Some(Instant::now()));
+        Ok(())
+    }
+
+    /// Deletes the days before `date`, except the last and what was not shipped; says how many.
+    pub(super) fn prune(&mut self, work: &Work, date: Date) -> Result<usize, Error> {
+        let shipped = work.shipped.as_ref().map(|shipped| *shipped.borrow());
+        let mut days = work.folder.days()?;
+        let current = self.day.as_ref().map(|day| day.date);
+        days.retain(|(day, _)| *day < date && current.is_some_and(|current| *day < current));
+        let mut deleted = 0;
+        for (day, path) in days {
+            if let Some(reader) = Reader::open(day, path.clone())? {
+                if shipped.is_some_and(|shipped| reader.head().seq > shipped) {
+                    break;
+                }
+                self.note_pruned(reader.anchor.first, reader.head(), work)?;
+            }
+            work.folder.delete(&path)?;
+            deleted += 1;
+        }
+        Ok(deleted)
+    }
+
+    fn note_pruned(&mut self, first: u64, last: Head, work: &Work) -> Result<(), Error> {
+        let (anchor, head) = (self.anchor(), self.chain.head());
+        let Some(day) = &mut self.day else { return Ok(()) };
+        let writing = day.begin(&anchor)?;
+        let signature = work.signer.as_ref().map(|it| it.sign(&self.gateway, last));
+        let signed = work.signer.as_ref().zip(signature.as_deref());
+        let signed = signed.map(|(signer, signature)| (signer.key(), signature));
+        writing.pruned((first, last), work.clock.now().as_microsecond(), signed)?;
+        writing.commit(head, self.positions.iter().map(|(name, at)| (name.as_str(), *at)))?;
+        Ok(())
+    }
+}
+
+/// A name for a gateway that begins a new chain: its host, and something of its own.
+fn name(clock: &Clock) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String = host.trim().chars().filter(|c| c.is_ascii_graphic()).take(64).collect();
+    let host = if host.is_empty() { "gateway" } else { &host };
+    let hash =
+        blake3::hash(&[Uuid::now_v7().as_bytes(), clock.now().to_string().as_bytes()].concat());
+    format!("{host}/{}", &hash.to_hex()[..8])
+}
+
+fn date(time: i64) -> Date {
+    date_of(Timestamp::from_microsecond(time).unwrap_or_default())
+}
+
+/// The day of `time`, in UTC.
+pub(super) fn date_of(time: Timestamp) -> Date {
+    time.to_zoned(TimeZone::UTC).date()
+}

@@ -1,0 +1,436 @@
+//! One record: what it holds, and how it is written as JSON.
+
+use std::io::Write;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// One request and how it ended, or that it began. Never holds a path, a query, a body or a
+/// credential. Its texts are borrowed: from the exchange that it is about, or from where it was
+/// read.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Record<'a> {
+    /// What it is about.
+    pub phase: Phase,
+    /// Of the request: its intent and its outcome share it. In the order of time (UUIDv7).
+    pub id: Uuid,
+    /// What the caller calls its request.
+    pub request_id: &'a str,
+    /// When it was written, in microseconds since 1970.
+    pub time: i64,
+    /// Who called.
+    pub caller: Option<&'a str>,
+    /// Whom the caller is to the API.
+    pub identity: Option<&'a str>,
+    /// The method.
+    pub method: &'a str,
+    /// The route's template; never the path.
+    pub route: Option<&'a str>,
+    /// What the route does.
+    pub effect: Option<&'a str>,
+    /// The status that the caller got.
+    pub status: Option<u16>,
+    /// The status that the API gave last.
+    pub upstream_status: Option<u16>,
+    /// The API's code for its last error.
+    pub code: Option<&'a str>,
+    /// How it ended; nothing in an intent.
+    pub outcome: Option<Outcome>,
+    /// From the first byte of the request to the last of the answer, in microseconds.
+    pub duration_us: u64,
+    /// The API's part of that.
+    pub upstream_us: u64,
+    /// Size of the request's body.
+    pub bytes_in: u64,
+    /// Size of the answer's body.
+    pub bytes_out: u64,
+    /// How often the request was sent.
+    pub attempts: u32,
+    /// What became of the replay, where our token was denied.
+    pub replay: Option<Replay>,
+    /// The rule that forbade the call.
+    pub rule: Option<&'a str>,
+    /// Whether the path came without a version.
+    pub legacy: bool,
+    /// Where the request came from.
+    pub peer: &'a str,
+    /// The trace that the caller's request belongs to (W3C Trace Context).
+    pub trace_id: Option<&'a str>,
+    /// In a gap: how many records could not be written.
+    pub lost: u64,
+}
+
+/// A record in its place in the chain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sealed<'a> {
+    /// Its number; there are no holes.
+    pub seq: u64,
+    /// Which gateway wrote it: host and instance.
+    pub gateway: &'a str,
+    /// What it says.
+    pub record: Record<'a>,
+    /// The hash of the record before it.
+    pub prev_hash: Hash,
+    /// The hash over all of it and `prev_hash`.
+    pub hash: Hash,
+}
+
+/// A BLAKE3 hash.
+pub type Hash = [u8; 32];
+
+/// A value of a record, as every format writes it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value<'a> {
+    /// Nothing.
+    Null,
+    /// A yes or no.
+    Bool(bool),
+    /// A number.
+    Number(u64),
+    /// A text.
+    Text(&'a str),
+    /// Microseconds since 1970.
+    Time(i64),
+    /// An id.
+    Id(Uuid),
+    /// A hash.
+    Hash(&'a Hash),
+}
+
+/// How many values a record in the chain has.
+pub(super) const FIELDS: usize = 28;
+
+macro_rules! words {
+    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+        pub enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
+            /// All of them, as they are written.
+            pub const WORDS: &'static [&'static str] = &[$($word,)+];
+
+            /// As it is written.
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+
+            /// The one that is written so.
+            pub fn of(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+words! {
+    /// What a record is about.
+    Phase {
+        /// That a request begins which may change something, or last.
+        Intent = "intent",
+        /// How a request ended.
+        Outcome = "outcome",
+        /// That records before it could not be written.
+        Gap = "gap",
+    }
+}
+
+words! {
+    /// How a request ended.
+    Outcome {
+        /// The API answered, and well.
+        Ok = "ok",
+        /// The API answered with an error.
+        UpstreamError = "upstream_error",
+        /// We did not let it pass.
+        Denied = "denied",
+        /// The caller's quota was used up.
+        Limited = "limited",
+        /// Nobody knows who called.
+        Unauthenticated = "unauthenticated",
+        /// The caller left before the end.
+        ClientClosed = "client_closed",
+        /// It could not be served.
+        Failed = "failed",
+    }
+}
+
+words! {
+    /// What became of a replay after our token was denied.
+    Replay {
+        /// The request was sent once more, with a newer token.
+        Done = "done",
+        /// It may spend something that works once, or nobody knows what it does.
+        Declined = "declined",
+        /// Its body was too large to keep.
+        TooLarge = "too_large",
+        /// There was no newer token to be had.
+        Failed = "failed",
+    }
+}
+
+impl<'a> Record<'a> {
+    /// That `lost` records could not be written.
+    pub fn gap(lost: u64, time: i64) -> Self {
+        Self {
+            phase: Phase::Gap,
+            id: Uuid::now_v7(),
+            request_id: "",
+            time,
+            caller: None,
+            identity: None,
+            method: "",
+            route: None,
+            effect: None,
+            status: None,
+            upstream_status: None,
+            code: None,
+            outcome: None,
+            duration_us: 0,
+            upstream_us: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            attempts: 0,
+            replay: None,
+            rule: None,
+            legacy: false,
+            peer: "",
+            trace_id: None,
+            lost,
+        }
+    }
+
+    /// Whether nothing is said that has no meaning in its phase.
+    pub(super) fn is_plausible(&self) -> bool {
+        let measures = [self.duration_us, self.upstream_us, self.bytes_in, self.bytes_out];
+        let measured = self.attempts > 0 || measures.iter().any(|it| *it > 0);
+        let about_request =
+            [self.request_id, self.method, self.peer].iter().any(|it| !it.is_empty());
+        match self.phase {
+            Phase::Outcome => self.lost == 0,
+            Phase::Intent => self.lost == 0 && !measured,
+            Phase::Gap => !measured && !about_request,
+        }
+    }
+}
+
+impl Sealed<'_> {
+    /// All values with their names, in the order in which everything is written: JSON, tables,
+    /// CSV, columns, and the hash. `hash` comes last.
+    #[rustfmt::skip] // a table reads in columns
+    pub fn values(&self) -> [(&'static str, Value<'_>); FIELDS] {
+        use Value::{Bool, Hash, Id, Null, Number, Text, Time};
+        let record = &self.record;
+        let text = |text: Option<_>| text.map_or(Null, Text);
+        let number = |number: Option<u16>| number.map_or(Null, |number| Number(number.into()));
+        // What was not measured is nothing, not zero.
+        let measured = |number| if record.phase == Phase::Outcome { Number(number) } else { Null };
+        let about_request = |text| if record.phase == Phase::Gap { Null } else { Text(text) };
+        [
+            ("seq",             Number(self.seq)),
+            ("phase",           Text(record.phase.word())),
+            ("id",              Id(record.id)),
+            ("request_id",      about_request(record.request_id)),
+            ("time",            Time(record.time)),
+            ("gateway",         Text(self.gateway)),
+            ("caller",          text(record.caller)),
+            ("identity",        text(record.identity)),
+            ("method",          about_request(record.method)),
+            ("route",           text(record.route)),
+            ("effect",          text(record.effect)),
+            ("status",          number(record.status)),
+            ("upstream_status", number(record.upstream_status)),
+            ("code",            text(record.code)),
+            ("outcome",         text(record.outcome.map(Outcome::word))),
+            ("duration_us",     measured(record.duration_us)),
+            ("upstream_us",     measured(record.upstream_us)),
+            ("bytes_in",        measured(record.bytes_in)),
+            ("bytes_out",       measured(record.bytes_out)),
+            ("attempts",        measured(record.attempts.into())),
+            ("replay",          text(record.replay.map(Replay::word))),
+            ("rule",            text(record.rule)),
+            ("legacy",          Bool(record.legacy)),
+            ("peer",            about_request(record.peer)),
+            ("trace_id",        text(record.trace_id)),
+            ("lost",            if record.phase == Phase::Gap { Number(record.lost) } else { Null }),
+            ("prev_hash",       Hash(&self.prev_hash)),
+            ("hash",            Hash(&self.hash)),
+        ]
+    }
+
+    /// Adds it to `out` as one line of JSON.
+    pub fn json_line(&self, out: &mut Vec<u8>) {
+        let mut before = b'{';
+        for (name, value) in self.values() {
+            out.push(before);
+            before = b',';
+            out.push(b'"');
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"\":");
+            value.json(out);
+        }
+        out.extend_from_slice(b"}\n");
+    }
+
+    /// Adds to `out` what the hash is taken over: all other values as one JSON array, without
+    /// spaces. Who has the record as JSON can make it with `jq -cj '[.seq, .phase, …]'`.
+    pub(super) fn canonical(&self, out: &mut Vec<u8>) {
+        let mut before = b'[';
+        for (_, value) in &self.values()[..FIELDS - 1] {
+            out.push(before);
+            before = b',';
+            value.json(out);
+        }
+        out.push(b']');
+    }
+}
+
+impl Value<'_> {
+    /// Adds it to `out` as JSON.
+    pub(super) fn json(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Null => out.extend_from_slice(b"null"),
+            Self::Bool(true) => out.extend_from_slice(b"true"),
+            Self::Bool(false) => out.extend_from_slice(b"false"),
+            Self::Number(number) => {
+                out.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes())
+            }
+            Self::Text(text) => quoted(text, out),
+            Self::Time(_) | Self::Id(_) | Self::Hash(_) => {
+                out.push(b'"');
+                self.plain(out);
+                out.push(b'"');
+            }
+        }
+    }
+
+    /// Adds it to `out` as it stands, without quotes; nothing if it is nothing.
+    pub(super) fn plain(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Null => {}
+            Self::Bool(_) | Self::Number(_) => self.json(out),
+            Self::Text(text) => out.extend_from_slice(text.as_bytes()),
+            Self::Time(time) => {
+                let time = Timestamp::from_microsecond(*time).unwrap_or_default();
+                // A vector takes everything.
+                let _ = write!(out, "{time:.6}");
+            }
+            Self::Id(id) => {
+                let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+                out.extend_from_slice(id.hyphenated().encode_lower(&mut text).as_bytes());
+            }
+            Self::Hash(hash) => {
+                const DIGITS: &[u8; 16] = b"0123456789abcdef";
+                let digits = hash.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+                out.extend(digits.map(|digit| DIGITS[usize::from(digit)]));
+            }
+        }
+    }
+}
+
+fn quoted(text: &str, out: &mut Vec<u8>) {
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    if text.bytes().all(is_plain) {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        // A text can always be written to a vector.
+        let _ = serde_json::to_writer(out, text);
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A record with something in every field.
+    pub(in crate::audit) fn sample() -> Record<'static> {
+        Record {
+            phase: Phase::Outcome,
+            id: Uuid::from_u128(0x019a_0000_0000_7000_8000_0000_0000_0001),
+            request_id: "req-1",
+            time: 1_764_115_200_123_456,
+            caller: Some("billing"),
+            identity: Some("main"),
+            method: "POST",
+            route: Some("/api/v1/project/create"),
+            effect: Some("write"),
+            status: Some(200),
+            upstream_status: Some(200),
+            code: None,
+            outcome: Some(Outcome::Ok),
+            duration_us: 1234,
+            upstream_us: 1000,
+            bytes_in: 10,
+            bytes_out: 20,
+            attempts: 1,
+            replay: None,
+            rule: Some("deny \"x\\y\""),
+            legacy: false,
+            peer: "127.0.0.1:1234",
+            trace_id: None,
+            lost: 0,
+        }
+    }
+
+    fn sealed(record: Record<'static>) -> Sealed<'static> {
+        Sealed { seq: 7, gateway: "host/1", record, prev_hash: [1; 32], hash: [0xab; 32] }
+    }
+
+    #[test]
+    fn a_line_is_json_that_reads_as_it_was_meant() {
+        let mut line = Vec::new();
+
+        sealed(sample()).json_line(&mut line);
+
+        let json: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
+        assert_eq!(json["seq"], 7);
+        assert_eq!(json["time"], "2025-11-26T00:00:00.123456Z");
+        assert_eq!(json["rule"], "deny \"x\\y\"");
+        assert_eq!(json["code"], serde_json::Value::Null);
+        assert_eq!(json["outcome"], "ok");
+        assert_eq!(json["hash"], "ab".repeat(32));
+        assert_eq!(json.as_object().map(serde_json::Map::len), Some(FIELDS));
+        assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+    }
+
+    #[test]
+    fn the_hash_is_taken_over_the_values_in_the_order_of_the_line() {
+        let sealed = sealed(sample());
+        let (mut line, mut canonical) = (Vec::new(), Vec::new());
+        sealed.json_line(&mut line);
+        sealed.canonical(&mut canonical);
+
+        let json: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
+        let names = sealed.values().map(|(name, _)| name);
+        let values: Vec<_> = names[..FIELDS - 1].iter().map(|name| json[name].clone()).collect();
+
+        assert_eq!(serde_json::to_string(&values).expect("JSON").as_bytes(), canonical);
+    }
+
+    #[test]
+    fn a_gap_says_how_much_is_missing_and_nothing_about_a_request() {
+        let mut line = Vec::new();
+
+        sealed(Record::gap(3, 0)).json_line(&mut line);
+
+        let json: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
+        assert_eq!(json["lost"], 3);
+        assert_eq!(
+            (&json["status"], &json["peer"]),
+            (&serde_json::Value::Null, &serde_json::Value::Null)
+        );
+    }
+
+    #[test]
+    fn a_record_survives_the_journal() {
+        let bytes = postcard::to_allocvec(&sample()).expect("bytes");
+
+        let (back, rest): (Record<'_>, _) = postcard::take_from_bytes(&bytes).expect("a record");
+
+        assert_eq!((back, rest.len()), (sample(), 0));
+        assert!(bytes.len() < 200, "{} bytes", bytes.len());
+    }
+}

@@ -1,0 +1,283 @@
+//! One day of the audit log.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use jiff::civil::Date;
+use rusqlite::{Connection, OpenFlags, Result, Row, Transaction, params, types::Type};
+
+use crate::audit::{
+    chain::Head,
+    record::{Hash, Outcome, Phase, Record, Replay, Sealed},
+};
+
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// The columns of a record, in the order in which [`row`] reads them.
+#[rustfmt::skip]
+pub(in crate::audit) const COLUMNS: &str = "seq, phase, id, request_id, time, caller, identity, \
+    method, route, effect, status, upstream_status, code, outcome, duration_us, upstream_us, \
+    bytes_in, bytes_out, attempts, replay, rule, legacy, peer, trace_id, lost, hash";
+
+const INSERT: &str = "INSERT INTO records VALUES \
+    (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, \
+     ?21, ?22, ?23, ?24, ?25, ?26)";
+
+/// The file of one day, opened to write.
+#[derive(Debug)]
+pub(in crate::audit) struct Day {
+    pub(in crate::audit) date: Date,
+    pub(in crate::audit) path: PathBuf,
+    connection: Connection,
+    /// The file itself, whatever has come to lie at its path.
+    inode: u64,
+}
+
+/// Where a day's part of the chain comes from, and how far it goes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::audit) struct Anchor {
+    /// Who wrote it.
+    pub(in crate::audit) gateway: String,
+    /// The number of its first record.
+    pub(in crate::audit) first: u64,
+    /// The hash before that.
+    pub(in crate::audit) prev_hash: Hash,
+    /// How far it goes.
+    pub(in crate::audit) head: Head,
+}
+
+impl Day {
+    /// Opens the file at `path`; without a schema it is as good as not there.
+    pub(in crate::audit) fn open(date: Date, path: &Path, create: bool) -> Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let flags = if create { flags | OpenFlags::SQLITE_OPEN_CREATE } else { flags };
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // A batch is on the disk before its journal may be deleted.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.set_prepared_statement_cache_capacity(32);
+        let metadata = fs::metadata(path).map_err(system)?;
+        if metadata.permissions().mode() & 0o077 != 0 {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(system)?;
+        }
+        Ok(Self { date, path: path.to_owned(), connection, inode: metadata.ino() })
+    }
+
+    /// Whether the file is still where it was.
+    pub(in crate::audit) fn is_there(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode)
+    }
+
+    /// Where its part of the chain lies; `None` if nothing was ever written to it.
+    pub(in crate::audit) fn anchor(&self) -> Result<Option<Anchor>> {
+        anchor(&self.connection)
+    }
+
+    /// How far each journal had been read.
+    pub(in crate::audit) fn positions(&self) -> Result<Vec<(String, u64)>> {
+        let mut select = self.connection.prepare("SELECT name, position FROM journals")?;
+        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        rows.collect()
+    }
+
+    /// Begins to write; `anchor` is for a file that has nothing in it.
+    pub(in crate::audit) fn begin(&mut self, anchor: &Anchor) -> Result<Writing<'_>> {
+        let is_new = self.anchor()?.is_none();
+        let transaction = self.connection.transaction()?;
+        if is_new {
+            transaction.execute_batch(SCHEMA)?;
+            transaction.execute(
+                "INSERT INTO chain VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    anchor.gateway,
+                    anchor.first,
+                    anchor.prev_hash,
+                    anchor.head.seq,
+                    anchor.head.hash
+                ],
+            )?;
+        }
+        Ok(Writing { transaction })
+    }
+}
+
+/// A batch that is being written: all of it, or nothing.
+pub(in crate::audit) struct Writing<'a> {
+    transaction: Transaction<'a>,
+}
+
+impl Writing<'_> {
+    pub(in crate::audit) fn insert(&self, sealed: &Sealed<'_>) -> Result<()> {
+        let record = &sealed.record;
+        self.transaction.prepare_cached(INSERT)?.execute(params![
+            sealed.seq,
+            record.phase.word(),
+            record.id.as_bytes(),
+            record.request_id,
+            record.time,
+            record.caller,
+            record.identity,
+            record.method,
+            record.route,
+            record.effect,
+            record.status,
+            record.upstream_status,
+            record.code,
+            record.outcome.map(Outcome::word),
+            record.duration_us,
+            record.upstream_us,
+            record.bytes_in,
+            record.bytes_out,
+            record.attempts,
+            record.replay.map(Replay::word),
+            record.rule,
+            record.legacy,
+            record.peer,
+            record.trace_id,
+            record.lost,
+            sealed.hash,
+        ])?;
+        Ok(())
+    }
+
+    /// Notes that the records from `first` to `last` are of the time from `earliest` to `latest`.
+    pub(in crate::audit) fn span(
+        &self,
+        (first, last): (u64, u64),
+        (earliest, latest): (i64, i64),
+    ) -> Result<()> {
+        let insert = "INSERT OR REPLACE INTO spans VALUES (?1, ?2, ?3, ?4)";
+        let row = params![first, last, earliest, latest];
+        self.transaction.prepare_cached(insert)?.execute(row)?;
+        Ok(())
+    }
+
+    /// Notes that the days up to the record `last` were deleted.
+    pub(in crate::audit) fn pruned(
+        &self,
+        (first, last): (u64, Head),
+        time: i64,
+        signed: Option<(&[u8], &[u8])>,
+    ) -> Result<()> {
+        let insert = "INSERT OR REPLACE INTO pruned VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let (key, signature) = signed.unzip();
+        let row = params![first, last.seq, last.hash, time, key, signature];
+        self.transaction.execute(insert, row)?;
+        Ok(())
+    }
+
+    /// Keeps a signed head.
+    pub(in crate::audit) fn signed(
+        &self,
+        head: Head,
+        time: i64,
+        key: &[u8],
+        signature: &[u8],
+    ) -> Result<()> {
+        let insert = "INSERT OR REPLACE INTO heads VALUES (?1, ?2, ?3, ?4, ?5)";
+        let row = params![head.seq, time, head.hash, key, signature];
+        self.transaction.execute(insert, row)?;
+        Ok(())
+    }
+
+    /// Ends the batch: the chain has got to `head`, and the journals were read so far.
+    pub(in crate::audit) fn commit<'a>(
+        self,
+        head: Head,
+        positions: impl Iterator<Item = (&'a str, u64)>,
+    ) -> Result<()> {
+        let update = "UPDATE chain SET seq = ?1, hash = ?2";
+        self.transaction.prepare_cached(update)?.execute(params![head.seq, head.hash])?;
+        self.transaction.prepare_cached("DELETE FROM journals")?.execute([])?;
+        let insert = "INSERT INTO journals VALUES (?1, ?2)";
+        for (name, position) in positions {
+            self.transaction.prepare_cached(insert)?.execute(params![name, position])?;
+        }
+        self.transaction.commit()
+    }
+}
+
+/// Where the part of the chain behind `connection` lies; `None` if nothing was ever written to it.
+pub(in crate::audit) fn anchor(connection: &Connection) -> Result<Option<Anchor>> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version == 0 {
+        return Ok(None);
+    }
+    let select = "SELECT gateway, first, prev_hash, seq, hash FROM chain";
+    let anchor = connection.query_row(select, [], |row| {
+        Ok(Anchor {
+            gateway: row.get(0)?,
+            first: row.get(1)?,
+            prev_hash: row.get(2)?,
+            head: Head { seq: row.get(3)?, hash: row.get(4)? },
+        })
+    })?;
+    Ok(Some(anchor))
+}
+
+/// The record in a row of [`COLUMNS`]: its number, itself, and its hash.
+pub(in crate::audit) fn row<'a>(row: &'a Row<'_>) -> Result<(u64, Record<'a>, Hash)> {
+    let text = |at: usize| -> Result<&'a str> {
+        let value = row.get_ref(at)?;
+        value.as_str().map_err(|_| unreadable(at, value.data_type()))
+    };
+    let maybe = |at: usize| -> Result<Option<&'a str>> {
+        let value = row.get_ref(at)?;
+        value.as_str_or_null().map_err(|_| unreadable(at, value.data_type()))
+    };
+    let unknown = |at: usize| unreadable(at, Type::Text);
+    let record = Record {
+        phase: Phase::of(text(1)?).ok_or_else(|| unknown(1))?,
+        id: uuid::Uuid::from_bytes(row.get(2)?),
+        request_id: text(3)?,
+        time: row.get(4)?,
+        caller: maybe(5)?,
+        identity: maybe(6)?,
+        method: text(7)?,
+        route: maybe(8)?,
+        effect: maybe(9)?,
+        status: row.get(10)?,
+        upstream_status: row.get(11)?,
+        code: maybe(12)?,
+        outcome: match maybe(13)? {
+            Some(word) => Some(Outcome::of(word).ok_or_else(|| unknown(13))?),
+            None => None,
+        },
+        duration_us: row.get(14)?,
+        upstream_us: row.get(15)?,
+        bytes_in: row.get(16)?,
+        bytes_out: row.get(17)?,
+        attempts: row.get(18)?,
+        replay: match maybe(19)? {
+            Some(word) => Some(Replay::of(word).ok_or_else(|| unknown(19))?),
+            None => None,
+        },
+        rule: maybe(20)?,
+        legacy: match row.get(21)? {
+            0 => false,
+            1 => true,
+            _ => return Err(unreadable(21, Type::Integer)),
+        },
+        peer: text(22)?,
+        trace_id: maybe(23)?,
+        lost: row.get(24)?,
+    };
+    // What is not shown, and so is not part of the hash, must not be used to hide something.
+    if !record.is_plausible() {
+        return Err(unreadable(1, Type::Text));
+    }
+    Ok((row.get(0)?, record, row.get(25)?))
+}
+
+fn unreadable(column: usize, found: Type) -> rusqlite::Error {
+    rusqlite::Error::InvalidColumnType(column, "a record".into(), found)
+}
+
+fn system(error: std::io::Error) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(Box::new(error))
+}

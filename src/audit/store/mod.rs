@@ -1,0 +1,23 @@
+//! The embedded store: one SQLite file for each day, one writer, many readers.
+//!
+//! ```text
+//! amove-audit/
+//! ├── lock                 held by the gateway that writes here
+//! ├── head.json            how far the chain has got, apart from the files that it vouches for
+//! ├── 2026-11-26.sqlite    one day; old ones are deleted as whole files
+//! └── journal/             what is not in a day yet
+//! ```
+
+mod day;
+mod folder;
+mod read;
+
+pub(super) use self::{
+    day::{Anchor, Day},
+    folder::{Folder, Lock, create_folder},
+    read::Reader,
+};
+pub use self::{
+    folder::OpenError,
+    read::{Days, Wanted},
+};

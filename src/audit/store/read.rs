@@ -1,0 +1,212 @@
+//! Reads the audit log, also while a gateway writes it.
+
+use std::{path::PathBuf, time::Duration};
+
+use jiff::civil::Date;
+use rusqlite::{Connection, OpenFlags, Result, params_from_iter, types::ToSql};
+
+use super::{
+    day::{self, Anchor, COLUMNS},
+    folder::Folder,
+};
+use crate::audit::{
+    chain::Head,
+    query::Filter,
+    record::{Hash, Phase, Record, Sealed},
+};
+
+/// All days of an audit log, as they were when it was opened.
+#[derive(Debug)]
+pub struct Days(Vec<Reader>);
+
+/// One day of it.
+#[derive(Debug)]
+pub(in crate::audit) struct Reader {
+    pub(in crate::audit) date: Date,
+    pub(in crate::audit) anchor: Anchor,
+    connection: Connection,
+}
+
+/// Whether to go on.
+pub type Wanted = std::ops::ControlFlow<()>;
+
+impl Days {
+    /// Opens the days in `folder`.
+    pub(in crate::audit) fn open(folder: &Folder) -> Result<Self> {
+        let days = folder
+            .days()
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        let days = days.into_iter().map(|(date, path)| Reader::open(date, path));
+        let days = days.collect::<Result<Vec<_>>>()?;
+        Ok(Self(days.into_iter().flatten().collect()))
+    }
+
+    /// The days, the oldest first.
+    pub(in crate::audit) fn all(&self) -> &[Reader] {
+        &self.0
+    }
+
+    /// Shows what fits `filter`, the newest first, until it is enough.
+    ///
+    /// # Errors
+    ///
+    /// SQLite's.
+    pub fn newest_first(
+        &self,
+        filter: &Filter,
+        mut show: impl FnMut(&Sealed<'_>) -> Wanted,
+    ) -> Result<()> {
+        let mut shown = Wanted::Continue(());
+        for (at, reader) in self.0.iter().enumerate().rev() {
+            let later = self.0.get(at..).unwrap_or_default();
+            reader.select(filter, true, &mut |sealed| {
+                if sealed.record.phase == Phase::Intent && !filter.intents {
+                    for reader in later {
+                        if reader.has_outcome(&sealed.record)? {
+                            return Ok(Wanted::Continue(()));
+                        }
+                    }
+                }
+                shown = show(sealed);
+                Ok(shown)
+            })?;
+            if shown.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows what fits `filter`, the oldest first, until it is enough. Intents are shown if the
+    /// filter wants them.
+    ///
+    /// # Errors
+    ///
+    /// SQLite's.
+    pub fn oldest_first(
+        &self,
+        filter: &Filter,
+        mut show: impl FnMut(&Sealed<'_>) -> Wanted,
+    ) -> Result<()> {
+        let mut shown = Wanted::Continue(());
+        for reader in &self.0 {
+            reader.select(filter, false, &mut |sealed| {
+                if sealed.record.phase != Phase::Intent || filter.intents {
+                    shown = show(sealed);
+                }
+                Ok(shown)
+            })?;
+            if shown.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of the last record; 0 if there is none.
+    ///
+    /// # Errors
+    ///
+    /// SQLite's.
+    pub fn last(&self) -> Result<u64> {
+        let Some(reader) = self.0.last() else { return Ok(0) };
+        Ok(day::anchor(&reader.connection)?.map_or(0, |anchor| anchor.head.seq))
+    }
+}
+
+impl Reader {
+    /// Opens a day; `None` if nothing was ever written to it.
+    pub(in crate::audit) fn open(date: Date, path: PathBuf) -> Result<Option<Self>> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&path, flags)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        let anchor = day::anchor(&connection)?;
+        Ok(anchor.map(|anchor| Self { date, anchor, connection }))
+    }
+
+    /// Everything behind it.
+    pub(in crate::audit) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn select(
+        &self,
+        filter: &Filter,
+        newest_first: bool,
+        show: &mut dyn FnMut(&Sealed<'_>) -> Result<Wanted>,
+    ) -> Result<()> {
+        let Some((first, last)) = self.stretch(filter)? else { return Ok(()) };
+        let (condition, mut values) = filter.condition();
+        let order = if newest_first { "DESC" } else { "ASC" };
+        let select = format!(
+            "SELECT {COLUMNS}, coalesce((SELECT hash FROM records before \
+             WHERE before.seq = records.seq - 1), (SELECT prev_hash FROM chain)) \
+             FROM records WHERE {condition} AND seq >= ? AND seq <= ? ORDER BY seq {order}"
+        );
+        values.extend([&first as &dyn ToSql, &last]);
+        let mut select = self.connection.prepare_cached(&select)?;
+        let mut rows = select.query(params_from_iter(values))?;
+        while let Some(row) = rows.next()? {
+            let (seq, record, hash) = day::row(row)?;
+            let prev_hash: Hash = row.get(26)?;
+            let gateway = &self.anchor.gateway;
+            if show(&Sealed { seq, gateway, record, prev_hash, hash })?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Between which numbers there can be something that fits.
+    fn stretch(&self, filter: &Filter) -> Result<Option<(u64, u64)>> {
+        let (mut first, mut last) = (self.anchor.first, i64::MAX.unsigned_abs());
+        if filter.since.is_some() || filter.until.is_some() {
+            let select = "SELECT min(first), max(last) FROM spans \
+                          WHERE latest >= ? AND earliest < ?";
+            let mut select = self.connection.prepare_cached(select)?;
+            let (since, until) =
+                (filter.since.unwrap_or(i64::MIN), filter.until.unwrap_or(i64::MAX));
+            let found: (Option<u64>, Option<u64>) =
+                select.query_row([since, until], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let (Some(lowest), Some(highest)) = found else { return Ok(None) };
+            (first, last) = (lowest, highest);
+        }
+        let before = filter.before.map_or(last, |before| before.saturating_sub(1));
+        let after = filter.after.map_or(first, |after| after.saturating_add(1));
+        (first, last) = (first.max(after), last.min(before));
+        Ok((first <= last).then_some((first, last)))
+    }
+
+    /// Whether it is known how the request ended that `intent` is about.
+    fn has_outcome(&self, intent: &Record<'_>) -> Result<bool> {
+        let mut select = String::from("SELECT 1 FROM records WHERE id = ? AND phase = 'outcome'");
+        if intent.effect != Some("read") {
+            // The words of the index.
+            select.push_str(" AND effect IS NOT 'read'");
+        }
+        self.connection.prepare_cached(&select)?.exists([intent.id.as_bytes()])
+    }
+
+    /// Goes through all records in their order, with the number each has.
+    pub(in crate::audit) fn each(
+        &self,
+        show: &mut dyn FnMut(u64, std::result::Result<(Record<'_>, Hash), String>) -> Wanted,
+    ) -> Result<()> {
+        let select = format!("SELECT {COLUMNS} FROM records ORDER BY seq");
+        let mut select = self.connection.prepare(&select)?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            let seq: u64 = row.get(0)?;
+            let read = day::row(row).map(|(_, record, hash)| (record, hash));
+            if show(seq, read.map_err(|error| error.to_string())).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where its part of the chain ends, as it says itself.
+    pub(in crate::audit) fn head(&self) -> Head {
+        self.anchor.head
+    }
+}

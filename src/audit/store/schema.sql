@@ -1,0 +1,82 @@
+-- One day of the audit log. `seq` is the order of the chain; the hash of a record covers all of
+-- its columns, the gateway's name and the hash before it.
+CREATE TABLE records (
+    seq             INTEGER PRIMARY KEY,
+    phase           TEXT    NOT NULL,
+    id              BLOB    NOT NULL,
+    request_id      TEXT    NOT NULL,
+    time            INTEGER NOT NULL, -- microseconds since 1970
+    caller          TEXT,
+    identity        TEXT,
+    method          TEXT    NOT NULL,
+    route           TEXT,
+    effect          TEXT,
+    status          INTEGER,
+    upstream_status INTEGER,
+    code            TEXT,
+    outcome         TEXT,
+    duration_us     INTEGER NOT NULL,
+    upstream_us     INTEGER NOT NULL,
+    bytes_in        INTEGER NOT NULL,
+    bytes_out       INTEGER NOT NULL,
+    attempts        INTEGER NOT NULL,
+    replay          TEXT,
+    rule            TEXT,
+    legacy          INTEGER NOT NULL,
+    peer            TEXT    NOT NULL,
+    trace_id        TEXT,
+    lost            INTEGER NOT NULL,
+    hash            BLOB    NOT NULL
+) STRICT;
+
+CREATE INDEX by_caller  ON records (caller);
+CREATE INDEX by_route   ON records (route);
+CREATE INDEX by_status  ON records (status) WHERE status >= 400;
+CREATE INDEX by_code    ON records (code) WHERE code IS NOT NULL;
+CREATE INDEX by_outcome ON records (outcome) WHERE outcome <> 'ok';
+-- What has an intent is looked up by it.
+CREATE INDEX by_id      ON records (id) WHERE effect IS NOT 'read';
+
+-- Whose records these are, where the chain comes from, and how far it has got.
+CREATE TABLE chain (
+    gateway   TEXT    NOT NULL,
+    first     INTEGER NOT NULL,
+    prev_hash BLOB    NOT NULL,
+    seq       INTEGER NOT NULL,
+    hash      BLOB    NOT NULL
+) STRICT;
+
+-- From when to when, for each stretch of the chain: finds a time without an index over all records.
+CREATE TABLE spans (
+    first    INTEGER PRIMARY KEY,
+    last     INTEGER NOT NULL,
+    earliest INTEGER NOT NULL,
+    latest   INTEGER NOT NULL
+) STRICT;
+
+-- Heads of the chain that were signed.
+CREATE TABLE heads (
+    seq       INTEGER PRIMARY KEY,
+    time      INTEGER NOT NULL,
+    hash      BLOB    NOT NULL,
+    key       BLOB    NOT NULL, -- the public key
+    signature BLOB    NOT NULL
+) STRICT;
+
+-- Days that were deleted because they were old, so that what is missing can be told from it.
+CREATE TABLE pruned (
+    first     INTEGER PRIMARY KEY,
+    last      INTEGER NOT NULL,
+    hash      BLOB    NOT NULL, -- of the last
+    time      INTEGER NOT NULL,
+    key       BLOB,
+    signature BLOB
+) STRICT;
+
+-- How far each journal has been read.
+CREATE TABLE journals (
+    name     TEXT    PRIMARY KEY,
+    position INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+PRAGMA user_version = 1;

@@ -1,0 +1,246 @@
+//! The audit log of a gateway: opened once, written by its workers, read by operators.
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::{
+    journal::{Journals, Scribe, Syncer},
+    ledger::{Error, Ledger},
+    lines::Lines,
+    signing::Signer,
+    store::{Days, Folder, OpenError},
+    writer::{Progress, Work, Writer},
+};
+use crate::{
+    clock::Clock,
+    config::{self, Durability, OnFailure},
+};
+
+/// Where records go.
+#[derive(Debug)]
+pub struct Trail {
+    folder: Folder,
+    journals: Arc<Journals>,
+    progress: Arc<Progress>,
+    news: watch::Receiver<u64>,
+}
+
+/// How the audit log fares.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct State {
+    /// Why nothing can be written, if nothing can.
+    pub failure: Option<String>,
+    /// Whether requests are refused for that reason.
+    pub refuses: bool,
+    /// Records are safe, but cannot be put into the store.
+    pub stuck: bool,
+    /// The number of the last record.
+    pub seq: u64,
+    /// Records that were put into the store since the start.
+    pub stored: u64,
+    /// When the last of them was written.
+    pub last: Option<Timestamp>,
+    /// Records that were lost since the start.
+    pub lost: u64,
+    /// Lines that standard output did not take.
+    pub lines_lost: u64,
+    /// Bytes of unfinished records that were found after a crash.
+    pub torn: u64,
+}
+
+impl Trail {
+    /// Opens the audit log that `config` describes, and starts to write it.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if another gateway has it, or if it cannot be opened and `audit.on_failure`
+    /// forbids to go on without.
+    pub fn open(config: &config::Audit, clock: &Clock) -> Result<(Arc<Self>, Writer), OpenError> {
+        let folder = Folder::new(&config.store);
+        let system = |source| OpenError::System { folder: folder.path().to_owned(), source };
+        let ledger = match Ledger::open(&folder, clock) {
+            Ok(ledger) => Some(ledger),
+            Err(error @ OpenError::Taken(_)) => return Err(error),
+            Err(error) if config.on_failure == OnFailure::Deny => return Err(error),
+            Err(error) => {
+                let reason = error.to_string();
+                tracing::error!(reason, "no audit log for now: it is tried again");
+                None
+            }
+        };
+        let syncer = (config.durability == Durability::Sync).then(Syncer::new);
+        // Without a folder there is nothing that somebody could have left in it.
+        let left_behind = match ledger {
+            Some(_) => folder.journals().map_err(system)?,
+            None => Vec::new(),
+        };
+        let journals =
+            Journals::new(&folder.journal(), left_behind, config.on_failure, syncer, clock);
+        journals.start(config.on_failure).map_err(system)?;
+        let progress = Arc::new(Progress::default());
+        let seq = ledger.as_ref().map_or(0, |ledger| ledger.head().seq);
+        progress.seq.store(seq, Relaxed);
+        let lines = config.stdout.then(|| Lines::start(&progress.lines_lost));
+        let (told, news) = watch::channel(seq);
+        let work = Work {
+            folder: folder.clone(),
+            journals: Arc::clone(&journals),
+            clock: clock.clone(),
+            retain: config.retain,
+            signer: signer(config),
+            lines: lines.transpose().map_err(system)?,
+            progress: Arc::clone(&progress),
+            news: told,
+            shipped: None,
+        };
+        let writer = Writer::start(work, ledger).map_err(system)?;
+        Ok((Arc::new(Self { folder, journals, progress, news }), writer))
+    }
+
+    /// A scribe for one worker.
+    pub fn scribe(&self) -> Arc<Scribe> {
+        self.journals.scribe()
+    }
+
+    /// How it fares.
+    pub fn state(&self) -> State {
+        let progress = &self.progress;
+        let last = Timestamp::from_microsecond(progress.last.load(Relaxed));
+        let stored = progress.stored.load(Relaxed);
+        State {
+            failure: self.journals.failure().map(|reason| reason.to_string()),
+            refuses: self.journals.refuses(),
+            stuck: progress.stuck.load(Relaxed),
+            seq: progress.seq.load(Relaxed),
+            stored,
+            last: last.ok().filter(|_| stored > 0),
+            lost: self.journals.lost(),
+            lines_lost: progress.lines_lost.load(Relaxed),
+            torn: progress.torn.load(Relaxed),
+        }
+    }
+
+    /// What is in the store at the moment. Reads files: not for a thread that serves callers.
+    ///
+    /// # Errors
+    ///
+    /// SQLite's.
+    pub fn days(&self) -> rusqlite::Result<Days> {
+        Days::open(&self.folder)
+    }
+
+    /// Tells the number of the last record whenever there are new ones in the store.
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.news.clone()
+    }
+}
+
+fn signer(config: &config::Audit) -> Option<Signer> {
+    let pem = config.signing_key.as_ref()?;
+    // That it is a key was checked when the configuration was read.
+    let key = PrivatePkcs8KeyDer::from_pem_slice(pem.expose_secret().as_bytes()).ok()?;
+    Signer::new(key.secret_pkcs8_der())
+}
+
+/// An audit log that is looked at from outside, whether or not a gateway writes it.
+pub struct Archive {
+    folder: Folder,
+    clock: Clock,
+}
+
+impl fmt::Debug for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Archive").field(&self.folder.path()).finish()
+    }
+}
+
+impl Archive {
+    /// The audit log in `folder`, which has to be there. What a gateway that has crashed left in
+    /// its journals is put into the store first, so that it is seen.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if there is none.
+    pub fn open(folder: &Path, clock: &Clock) -> Result<Self, OpenError> {
+        let folder = Folder::new(folder);
+        let archive = Self { folder, clock: clock.clone() };
+        let system =
+            |source| OpenError::System { folder: archive.folder.path().to_owned(), source };
+        let left = archive.folder.days().and_then(|_| archive.folder.journals());
+        if !left.map_err(system)?.is_empty() {
+            match archive.work() {
+                // Whoever writes it takes care of that.
+                Ok(_) | Err(Error::Open(OpenError::Taken(_))) => {}
+                Err(error) => {
+                    let reason = error.to_string();
+                    tracing::warn!(reason, "records of a gateway that crashed are not shown");
+                }
+            }
+        }
+        Ok(archive)
+    }
+
+    /// What is in it.
+    ///
+    /// # Errors
+    ///
+    /// SQLite's.
+    pub fn days(&self) -> rusqlite::Result<Days> {
+        Days::open(&self.folder)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(super) fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Deletes the days before `date`; says how many.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Taken`] if a gateway writes it, which then does that itself.
+    pub fn prune(
+        &self,
+        date: jiff::civil::Date,
+    ) -> Result<usize, Box<dyn std::error::Error + Send + Sync>> {
+        let (work, mut ledger) = self.work()?;
+        Ok(ledger.prune(&work, date)?)
+    }
+
+    /// Takes the place of the gateway, and does what it has left undone.
+    fn work(&self) -> Result<(Work, Ledger), Error> {
+        let ledger = Ledger::open(&self.folder, &self.clock)?;
+        let left_behind = self.folder.journals()?;
+        let journals = self.folder.journal();
+        let mut work = Work {
+            folder: self.folder.clone(),
+            journals: Journals::new(&journals, left_behind, OnFailure::Allow, None, &self.clock),
+            clock: self.clock.clone(),
+            retain: Duration::MAX,
+            signer: None,
+            lines: None,
+            progress: Arc::default(),
+            news: watch::Sender::new(0),
+            shipped: None,
+        };
+        let mut ledger = Some(ledger);
+        work.drain(&mut ledger, false)?;
+        // It was there before.
+        let ledger = ledger.ok_or_else(|| std::io::Error::other("the audit log has gone"))?;
+        Ok((work, ledger))
+    }
+}

@@ -1,0 +1,174 @@
+//! The one thread that moves records from the journals into the store, in batches.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicI64, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+    thread::{JoinHandle, park_timeout},
+    time::{Duration, Instant},
+};
+
+use jiff::SignedDuration;
+use tokio::sync::watch;
+
+use super::{
+    journal::Journals,
+    ledger::{Error, Ledger, date_of},
+    lines::Lines,
+    signing::Signer,
+    store::Folder,
+};
+use crate::clock::Clock;
+
+/// How long records gather before they go into the store. They are safe in the journal meanwhile.
+const GATHER: Duration = Duration::from_millis(100);
+/// How often it is looked whether there is something to do that nobody has asked for.
+const REST: Duration = Duration::from_secs(1);
+/// How often old days are looked for.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How the store fares, for operators.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// The number of the last record in the store.
+    pub(super) seq: AtomicU64,
+    /// Records that this process has stored.
+    pub(super) stored: AtomicU64,
+    /// When it last stored one, in microseconds since 1970.
+    pub(super) last: AtomicI64,
+    /// Bytes of unfinished records that were found after a crash.
+    pub(super) torn: AtomicU64,
+    /// Whether the store cannot take records, which wait in the journal.
+    pub(super) stuck: AtomicBool,
+    /// Lines that standard output did not take.
+    pub(super) lines_lost: Arc<AtomicU64>,
+}
+
+/// What the thread works with.
+pub(super) struct Work {
+    pub(super) folder: Folder,
+    pub(super) journals: Arc<Journals>,
+    pub(super) clock: Clock,
+    pub(super) retain: Duration,
+    pub(super) signer: Option<Signer>,
+    pub(super) lines: Option<Lines>,
+    pub(super) progress: Arc<Progress>,
+    /// The number of the last record, for those who follow.
+    pub(super) news: watch::Sender<u64>,
+    /// No day is deleted that has records after this one.
+    pub(super) shipped: Option<watch::Receiver<u64>>,
+}
+
+/// The thread, as long as it runs.
+#[derive(Debug)]
+pub struct Writer {
+    journals: Arc<Journals>,
+    ended: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Writer {
+    pub(super) fn start(work: Work, ledger: Option<Ledger>) -> io::Result<Self> {
+        let journals = Arc::clone(&work.journals);
+        let ended = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&ended);
+        let thread = std::thread::Builder::new().name("audit".into());
+        let thread = thread.spawn(move || run(work, ledger, &end))?;
+        journals.set_reader(thread.thread().clone());
+        Ok(Self { journals, ended, thread })
+    }
+
+    /// Waits until everything that was written down so far is in the store. What comes later stays
+    /// in the journal until the next start.
+    pub fn finish(self) {
+        self.journals.close();
+        self.ended.store(true, Release);
+        self.thread.thread().unpark();
+        if self.thread.join().is_err() {
+            tracing::error!("the writer of the audit log has crashed; the journal has its records");
+        }
+    }
+}
+
+fn run(mut work: Work, mut ledger: Option<Ledger>, ended: &AtomicBool) {
+    let (mut complained, mut house) = (false, Instant::now());
+    loop {
+        let ending = ended.load(Acquire);
+        work.journals.write_all();
+        match work.drain(&mut ledger, ending) {
+            Ok(()) if complained => {
+                complained = false;
+                tracing::info!("the audit store takes records again");
+            }
+            Ok(()) => {}
+            Err(error) if !complained => {
+                complained = true;
+                let reason = error.to_string();
+                tracing::error!(reason, "the audit store takes no records: the journal keeps them");
+            }
+            Err(_) => {}
+        }
+        work.progress.stuck.store(complained, Relaxed);
+        if ending {
+            break;
+        }
+        if house.elapsed() >= MINUTE {
+            house = Instant::now();
+            work.prune(ledger.as_mut());
+        }
+        work.rest(complained, ended);
+    }
+    work.lines.take().into_iter().for_each(Lines::finish);
+}
+
+impl Work {
+    /// Waits until it is worth while to look again.
+    fn rest(&self, stuck: bool, ended: &AtomicBool) {
+        let pending = || stuck || self.journals.failure().is_some() || self.journals.has_news();
+        if !pending() {
+            self.journals.reader_sleeps();
+            // What has come in between has woken nobody.
+            if !pending() && !ended.load(Acquire) {
+                park_timeout(REST);
+            }
+        }
+        let until = Instant::now() + GATHER;
+        while !ended.load(Acquire) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            park_timeout(left);
+        }
+    }
+
+    /// Moves everything that is in the journals into the store.
+    pub(super) fn drain(&mut self, ledger: &mut Option<Ledger>, ending: bool) -> Result<(), Error> {
+        let ledger = match ledger {
+            Some(ledger) => ledger,
+            None => ledger.insert(Ledger::open(&self.folder, &self.clock)?),
+        };
+        self.journals.take_news();
+        while ledger.take_in(self)? {}
+        ledger.sign_if_due(self, ending)
+    }
+
+    fn prune(&self, ledger: Option<&mut Ledger>) {
+        let (Some(ledger), Ok(retain)) = (ledger, SignedDuration::try_from(self.retain)) else {
+            return;
+        };
+        let Ok(oldest) = self.clock.now().checked_sub(retain) else { return };
+        match ledger.prune(self, date_of(oldest)) {
+            Ok(0) => {}
+            Ok(days) => tracing::info!(days, "old audit days deleted"),
+            Err(error) => {
+                tracing::warn!(reason = error.to_string(), "old audit days were not deleted");
+            }
+        }
+    }
+}
