@@ -292,8 +292,7 @@ async fn every_request_leaves_one_record_that_tells_no_secret() {
     for secret in ["p4r4m", "-key", "eyJ", emulator::PASSWORD] {
         assert!(!text.contains(secret), "{secret}: {text}");
     }
-    let records: Vec<Value> =
-        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    let (intents, records) = records_in(&text);
     let told: Vec<_> = records
         .iter()
         .map(|record| {
@@ -320,6 +319,10 @@ async fn every_request_leaves_one_record_that_tells_no_secret() {
         }
         assert_eq!(record["phase"], "outcome");
     }
+    // What may change something, and what nobody knows, was announced; what was refused was not.
+    let announced: Vec<_> = intents.iter().map(|intent| &intent["id"]).collect();
+    assert_eq!(announced, [&records[4]["id"], &records[11]["id"]]);
+    assert_eq!((&intents[0]["status"], &intents[0]["duration_us"]), (&Value::Null, &Value::Null));
     assert_eq!(records[0]["caller"], "billing");
     assert_eq!(records[0]["identity"], "main");
     assert_eq!(records[0]["attempts"], 1);
@@ -335,6 +338,12 @@ async fn every_request_leaves_one_record_that_tells_no_secret() {
     assert_eq!((&records[10]["caller"], &records[10]["attempts"]), (&"hasty".into(), &0.into()));
     let sent = records[11]["bytes_out"].as_u64().expect("a size");
     assert!((1..1_000_000_000).contains(&sent), "{sent}");
+}
+
+/// The intents and the outcomes among lines of JSON.
+fn records_in(lines: &str) -> (Vec<Value>, Vec<Value>) {
+    let records = lines.lines().map(|line| serde_json::from_str(line).expect("a line of JSON"));
+    records.partition(|record: &Value| record["phase"] == "intent")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -373,8 +382,7 @@ async fn the_record_tells_what_became_of_a_replay() {
     gateway.process.exit_code().await;
 
     let text = gateway.process.stdout();
-    let records: Vec<Value> =
-        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    let (_, records) = records_in(&text);
     let told: Vec<_> = records.iter().map(|record| record["replay"].clone()).collect();
     let attempts: Vec<_> = records.iter().map(|record| record["attempts"].clone()).collect();
     assert_eq!(told, expected.map(|(.., replay)| replay));
