@@ -60,6 +60,8 @@ pub struct Exchange {
     ledger: OnceLock<(Arc<Scribe>, Clock)>,
     /// Its record is written, or somebody is about to write it.
     recorded: AtomicBool,
+    /// Its record could not be written when that was wanted.
+    unwritten: AtomicBool,
 }
 
 /// What the listener knows about a request.
@@ -134,6 +136,7 @@ impl Exchange {
             trace: headers.get(TRACEPARENT).filter(|it| is_traceparent(it.as_bytes())).cloned(),
             ledger: OnceLock::new(),
             recorded: AtomicBool::new(false),
+            unwritten: AtomicBool::new(false),
         })
     }
 
@@ -155,7 +158,9 @@ impl Exchange {
     pub async fn announce(&self) -> Result<(), Unwritten> {
         let Some((scribe, clock)) = self.ledger.get() else { return Ok(()) };
         let receipt = self.with_record(Phase::Intent, clock, |record| scribe.note(record));
-        scribe.settle(receipt).await
+        let settled = scribe.settle(receipt).await;
+        self.unwritten.store(settled.is_err(), Ordering::Relaxed);
+        settled
     }
 
     /// Writes down how it has ended, once, and waits until that is written.
@@ -165,12 +170,14 @@ impl Exchange {
     /// [`Unwritten`] if the answer must not go out. How it ends then is written when it is over.
     pub async fn settle(&self) -> Result<(), Unwritten> {
         let Some((scribe, clock)) = self.ledger.get() else { return Ok(()) };
-        if self.recorded.swap(true, Ordering::Relaxed) {
+        if self.unwritten.load(Ordering::Relaxed) || self.recorded.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
         let receipt = self.with_record(Phase::Outcome, clock, |record| scribe.note(record));
         let settled = scribe.settle(receipt).await;
         if settled.is_err() {
+            // The caller is told so, and does not wait again.
+            self.unwritten.store(true, Ordering::Relaxed);
             self.recorded.store(false, Ordering::Relaxed);
         }
         settled

@@ -69,8 +69,13 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it.
     pub(crate) fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::spawn(command(arguments, environment))
+    }
+
+    /// Starts it as `command` says.
+    fn spawn(mut command: Command) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut child = command(arguments, environment)
+        let mut child = command
             .current_dir(folder.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -221,7 +226,35 @@ impl Gateway {
     /// Starts a gateway in front of `emulator`, and waits until it listens.
     pub(crate) async fn start(emulator: &Emulator, settings: &[(&str, &str)]) -> Self {
         let environment = environment_with(emulator, settings);
-        let process = Process::start(&["run"], &borrowed(&environment));
+        Self::started(Process::start(&["run"], &borrowed(&environment))).await
+    }
+
+    /// Starts one that ignores a signal, and waits until it is ready.
+    pub(crate) async fn start_ignoring(
+        emulator: &Emulator,
+        settings: &[(&str, &str)],
+        signal: &str,
+    ) -> Self {
+        let environment = environment_with(emulator, settings);
+        let gateway = command(&["run"], &borrowed(&environment));
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("trap '' {signal}; exec \"$0\" \"$@\"")]);
+        shell.arg(gateway.get_program()).args(gateway.get_args()).stdin(Stdio::null());
+        for (name, value) in gateway.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        let gateway = Self::started(Process::spawn(shell)).await;
+        eventually("the gateway is ready", async || {
+            get(gateway.admin, "/readyz").await.status() == 200
+        })
+        .await;
+        gateway
+    }
+
+    async fn started(process: Process) -> Self {
         let mut started = None;
         eventually("the gateway starts", async || {
             let log = process.stderr();
