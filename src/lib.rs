@@ -32,7 +32,7 @@
 //!
 //! | floor | modules | |
 //! |---|---|---|
-//! | ground | [`amove`] [`clock`] [`config`] [`message`], then [`telemetry`] [`upstream`] | know nothing of what is above |
+//! | ground | [`amove`] [`clock`] [`config`] [`message`], then [`mod@redis`] [`telemetry`] [`upstream`] | know nothing of what is above |
 //! | domains | [`audit`] [`caller`] [`limit`] [`policy`] [`session`] | decide; know neither layers nor problems |
 //! | way | [`problem`] [`exchange`] [`middleware`] [`stack`] | translate decisions into HTTP |
 //! | edges | [`server`] [`admin`] | callers come in here, operators there |
@@ -77,6 +77,7 @@ pub mod message;
 pub mod middleware;
 pub mod policy;
 pub mod problem;
+pub mod redis;
 pub mod server;
 pub mod session;
 pub mod stack;
