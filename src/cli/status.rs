@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     admin::Report,
+    limit::Status as Store,
     session::{CredentialsKind, State, Status},
 };
 
@@ -46,6 +47,15 @@ fn gateway(report: &Report, colour: bool) -> String {
     line(&mut text, "started", &format!("{:.0}", report.started));
     line(&mut text, "listening", &report.listening.join(", "));
     line(&mut text, "ready", &ready);
+    match &report.quota_store {
+        None => {}
+        Some(Store { error: Some(error), .. }) => {
+            line(&mut text, "quotas", &paint(&printable(error), Paint::Red, colour));
+        }
+        Some(Store { members, .. }) => {
+            line(&mut text, "quotas", &format!("shared by {members} gateway(s)"));
+        }
+    }
     if report.audit.lost > 0 {
         line(&mut text, "audit", &format!("{} records lost", report.audit.lost));
     }

@@ -73,6 +73,13 @@ impl RedisServer {
         self.child.wait().expect("a child");
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
+        let sent = Command::new("sh").args(["-c", &kill]).status().expect("a shell");
+        assert!(sent.success(), "{kill}");
+    }
+
     /// Starts it anew after [`Self::kill`]: it has forgotten everything.
     pub(crate) fn restart(&mut self) {
         self.child = spawn(self.folder.path(), self.tls_port).expect("it started before");
