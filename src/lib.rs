@@ -61,6 +61,16 @@
 //! Each identity has one task (the keeper). It tells a pure machine what happens and does what that
 //! decides; callers wait for what it tells, and may leave. Whoever holds the store's lease logs in;
 //! the others find the session, or the note of why there is none, in the store.
+//!
+//! # Shared quotas
+//!
+//! ```text
+//! callers ── take, without waiting ──▶ lease ◀── a few more, ahead of need ── quota in Redis
+//!                                        └────── what is not used for 100 ms ─────▶ ▲
+//! ```
+//!
+//! No request asks Redis; whoever finds the lease used up waits once, for a quarter of a second at
+//! most. While Redis is away, each gateway gives out its share, and one task looks for it.
 
 pub mod admin;
 pub mod amove;

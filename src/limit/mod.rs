@@ -3,6 +3,9 @@
 //! A request takes from the quotas in this order, the narrowest first, and stops at the first that
 //! is used up. What it has taken from narrower ones until then is not given back: it is one
 //! request's worth, and whoever is over a wide quota is slowed down in its narrow one as well.
+//!
+//! Quotas are in this process, or shared by a fleet (`shared`). How many requests are under way is
+//! each gateway's own affair.
 
 mod decision;
 mod local;

@@ -11,7 +11,12 @@ use tokio::{runtime::Handle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{lease::Order, model::Model, *};
-use crate::{config::Rate, limit::Scope, redis::testing::RedisServer};
+use crate::{
+    amove::catalogue::{Catalogue, Route},
+    config::{Rate, load::load_str},
+    limit::{Limiter, Scope},
+    redis::testing::RedisServer,
+};
 
 const ONE: NonZeroU32 = NonZeroU32::MIN;
 
@@ -216,6 +221,77 @@ async fn one_that_hangs_costs_one_bounded_wait_and_one_that_is_back_is_used() {
     assert!(store.status().error.is_none());
     stop.cancel();
     kept.await.expect("no panic");
+}
+
+/// A gateway's quotas in `redis`.
+fn limiter(redis: &RedisServer, settings: &str) -> Arc<Limiter> {
+    let text = format!(
+        "[identities.main]\napi_token = \"t\"\n{settings}store = \"redis\"\nurl = \"{}\"\n",
+        redis.url()
+    );
+    let config = load_str(&text, &[]).expect("a configuration").config;
+    Arc::new(Limiter::new(&config, Handle::current()).expect("a limiter"))
+}
+
+#[tokio::test]
+async fn a_request_takes_from_all_its_quotas_wherever_it_comes_in() {
+    let Some(redis) = RedisServer::start() else { return };
+    let settings = "[callers.a]\nrate = \"3/h\"\nburst = 3\n\
+        [rate_limit.routes.\"GET user/*\"]\nrate = \"60/h\"\nburst = 2\n\
+        [rate_limit]\nglobal = \"9/s\"\nper_identity = \"1000/s\"\n";
+    let gateways = [limiter(&redis, settings), limiter(&redis, settings)];
+    let is_route = |route: &&Route| route.template == "/api/v1/user/userinfo";
+    let route = Catalogue::get().routes().iter().find(is_route);
+
+    let mut told = Vec::new();
+    for at in [0, 1, 1] {
+        told.push(match gateways[at].pass(0, 0, route).await {
+            Decision::Granted(standing) => (standing.scope, standing.remaining),
+            Decision::Refused { standing, .. } => (standing.scope, 999),
+            other => panic!("{other:?}"),
+        });
+    }
+
+    assert_eq!(told, [(Scope::Caller, 2), (Scope::Caller, 1), (Scope::Route, 999)]);
+    let keys = redis.keys();
+    let expected =
+        ["route:60000000000:2:GET user/*", "caller:1200000000000:3:a", "global:111111111:9:"];
+    for key in expected {
+        assert!(keys.contains(&format!("amove-gateway:limit:{key}")), "{keys:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_floods_makes_nobody_else_wait() {
+    let Some(redis) = RedisServer::start() else { return };
+    let settings = "[rate_limit]\nglobal = \"200/s\"\nmode = \"wait\"\nmax_wait = \"2s\"\n";
+    let gateways = [limiter(&redis, settings), limiter(&redis, settings)];
+    let (start, time) = (Instant::now(), Duration::from_secs(2));
+    let flood = (0..80).map(|at| {
+        let gateway = Arc::clone(&gateways[at % 2]);
+        tokio::spawn(async move {
+            let mut served = 0_u32;
+            while start.elapsed() < time {
+                served += u32::from(matches!(gateway.pass(0, 0, None).await, Decision::Granted(_)));
+            }
+            served
+        })
+    });
+    let flood: Vec<_> = flood.collect();
+
+    let (mut ticks, mut longest) = (interval(Duration::from_millis(50)), Duration::ZERO);
+    while start.elapsed() < time {
+        ticks.tick().await;
+        let since = Instant::now();
+        assert!(matches!(gateways[0].pass(1, 0, None).await, Decision::Granted(_)));
+        longest = longest.max(since.elapsed());
+    }
+    let served: u32 = join_all(flood).await.into_iter().map(|it| it.expect("no panic")).sum();
+
+    // In one line, it would wait behind forty others for 400 ms.
+    assert!(longest < Duration::from_millis(300), "{longest:?}");
+    let quota = 200.0 * start.elapsed().as_secs_f64() + 200.0;
+    assert!((quota * 0.85..quota * 1.05).contains(&f64::from(served + 40)), "{served} of {quota}");
 }
 
 #[test]
