@@ -87,16 +87,19 @@ impl Terms {
     }
 
     /// What a request of that weight takes: what weighs more than the whole quota takes all of it.
+    #[inline]
     pub(super) fn share(&self, weight: NonZeroU32) -> NonZeroU32 {
         weight.min(self.burst)
     }
 
     /// In which time an empty quota fills up.
+    #[inline]
     pub(super) fn window(&self) -> Duration {
         self.interval.saturating_mul(self.burst.get())
     }
 
     /// It was within the quota, of which so much remains.
+    #[inline]
     pub(super) fn granted(&self, remaining: u32) -> Decision {
         Decision::Granted(self.at(remaining))
     }
@@ -107,6 +110,7 @@ impl Terms {
         Decision::Refused { standing, retry_after: wait }
     }
 
+    #[inline]
     fn at(&self, remaining: u32) -> Standing {
         let (scope, burst, window) = (self.scope, self.burst.get(), self.window());
         Standing { scope, burst, window, remaining, next: self.interval }

@@ -28,6 +28,7 @@ impl<C: Clock + Clone> Bucket<C> {
         Self { limiter, clock, terms }
     }
 
+    #[inline]
     pub(super) fn take(&self, weight: NonZeroU32) -> Decision {
         match self.limiter.check_n(self.terms.share(weight)) {
             Ok(Ok(state)) => self.terms.granted(state.remaining_burst_capacity()),

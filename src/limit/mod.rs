@@ -193,7 +193,10 @@ impl<C: Clock + Clone> Limiter<C> {
         for (quota, weight) in all.skip(claim.passed) {
             let decision = match quota {
                 Quota::Local(bucket) => bucket.take(weight),
-                Quota::Shared(quota) => quota.take(weight).ok_or(Unknown { quota, weight })?,
+                Quota::Shared(quota) => match quota.take(weight) {
+                    Some(decision) => decision,
+                    None => return Err(Unknown { quota, weight }),
+                },
             };
             if !claim.passes(decision) {
                 return Ok(decision);
@@ -204,16 +207,16 @@ impl<C: Clock + Clone> Limiter<C> {
 
     /// Waits for what only the store knows, and takes what is left to take. All waiting for the
     /// store together is bounded.
-    async fn ask(&self, claim: &mut Claim, unknown: Unknown<'_>) -> Decision {
+    async fn ask(&self, claim: Claim, unknown: Unknown<'_>) -> (Claim, Decision) {
         let deadline = Instant::now() + shared::PATIENCE;
-        let mut unknown = unknown;
+        let (mut claim, mut unknown) = (claim, unknown);
         loop {
             let decision = unknown.quota.wait(unknown.weight, deadline).await;
             if !claim.passes(decision) {
-                return decision;
+                return (claim, decision);
             }
-            match self.go_on(claim) {
-                Ok(decision) => return decision,
+            match self.go_on(&mut claim) {
+                Ok(decision) => return (claim, decision),
                 Err(other) => unknown = other,
             }
         }
@@ -243,14 +246,18 @@ impl Limiter {
             return match self.go_on(&mut claim) {
                 Ok(decision) => decision,
                 // Boxed, so that a request which need not wait has no room for it.
-                Err(unknown) => Box::pin(self.ask(&mut claim, unknown)).await,
+                Err(unknown) => Box::pin(self.ask(claim, unknown)).await.1,
             };
         };
         // Whoever comes while others wait does not go before them.
         let refused = if self.queue.waiting() == 0 {
             let decision = match self.go_on(&mut claim) {
                 Ok(decision) => decision,
-                Err(unknown) => Box::pin(self.ask(&mut claim, unknown)).await,
+                Err(unknown) => {
+                    let decision;
+                    (claim, decision) = Box::pin(self.ask(claim, unknown)).await;
+                    decision
+                }
             };
             match decision {
                 refused @ Decision::Refused { retry_after, .. } if retry_after <= patience => {
@@ -293,6 +300,7 @@ impl Claim {
     }
 
     /// Counts a quota as passed if it is, by that decision.
+    #[inline]
     fn passes(&mut self, decision: Decision) -> bool {
         match decision {
             Decision::Granted(standing) => self.tell(standing),
@@ -304,6 +312,7 @@ impl Claim {
     }
 
     /// A caller is told of its own quota rather than of those that it shares.
+    #[inline]
     fn tell(&mut self, standing: Standing) {
         let is_own = standing.scope == Scope::Caller;
         if is_own || self.told.is_none_or(|told| told.scope == Scope::Route) {
