@@ -186,8 +186,10 @@ async fn a_redis_that_crashes_and_comes_back_empty_costs_nobody_anything() {
     assert!((RATE * 0.85..=RATE * 1.1).contains(&after), "{after}");
     for gateway in &fleet {
         let log = gateway.process.stderr();
-        assert_eq!(count(&log, "the store of quotas cannot be used"), 1, "{log}");
-        assert_eq!(count(&log, "the store of quotas is back"), 1, "{log}");
+        // Once, unless a busy machine keeps Redis from answering in time.
+        let lost = count(&log, "the store of quotas cannot be used");
+        assert!((1..=2).contains(&lost), "{log}");
+        assert_eq!(count(&log, "the store of quotas is back"), lost, "{log}");
         assert!(metric(gateway, "amove_gateway_limit_store_errors_total").await > 0.0);
         assert!(store(gateway).await["error"].is_null());
     }
