@@ -8,7 +8,8 @@
 //! # How exact that is
 //!
 //! With `members` gateways, each holds at most `lease = max(1, burst / (2 × members))` of a quota,
-//! and at most what it used in one of the last two windows of 50 ms.
+//! and at most what it used in one of the last two windows of 50 ms. How many members there are, a
+//! gateway hears each second.
 //!
 //! - Too much: what passes in a time `t` was granted in it, or was held when it began. That is at
 //!   most `burst + rate × t + members × lease`, so half a burst more than in one process (or one
