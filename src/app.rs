@@ -11,7 +11,7 @@ use crate::{
     caller::{self, Callers},
     clock::Clock,
     config::{Config, Listen, secret, tls},
-    limit::Limiter,
+    limit::{self, Limiter},
     policy::Policy,
     server::{BindError, Bound, Server, Tls},
     session::{self, Sessions},
@@ -59,6 +59,9 @@ pub enum Error {
     /// There is nowhere to keep sessions.
     #[error(transparent)]
     Sessions(#[from] session::OpenError),
+    /// There is nowhere to share quotas.
+    #[error(transparent)]
+    Quotas(#[from] limit::OpenError),
     /// The system has no thread or no event queue for us.
     #[error("the system refuses what a gateway needs")]
     System(#[from] std::io::Error),
@@ -84,6 +87,7 @@ impl App {
         }
         // The workers share the connections, and the sessions have a few of their own.
         let upstream = Upstream::new(&config.upstream, config.server.workers)?;
+        let limiter = Arc::new(Limiter::new(config, Handle::current())?);
         let (trail, writer) = Trail::open(&config.audit, &clock)?;
         let sessions = Sessions::new(
             &config.identities,
@@ -97,7 +101,7 @@ impl App {
             trail: Arc::clone(&trail),
             callers: Arc::clone(&callers),
             policy: Arc::new(Policy::new(config)),
-            limiter: Arc::new(Limiter::new(config)),
+            limiter: Arc::clone(&limiter),
             sessions: Arc::clone(&sessions),
             clock: clock.clone(),
         };
@@ -108,6 +112,7 @@ impl App {
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
         let status = Arc::new(admin::Status {
             sessions: Arc::clone(&sessions),
+            limiter: Arc::clone(&limiter),
             trail: Arc::clone(&trail),
             clock: clock.clone(),
             draining: draining.clone(),
@@ -116,6 +121,7 @@ impl App {
             listening: server.addresses().iter().map(Listen::to_string).collect(),
         });
         let (tasks, mut addresses) = (TaskTracker::new(), Vec::new());
+        tasks.spawn(limiter.keep(stop.clone()));
         if let Some(verifier) = callers.verifier() {
             tasks.spawn(Arc::clone(verifier).keep(stop.clone()));
         }

@@ -32,7 +32,7 @@
 //!
 //! | floor | modules | |
 //! |---|---|---|
-//! | ground | [`amove`] [`clock`] [`config`] [`message`], then [`telemetry`] [`upstream`] | know nothing of what is above |
+//! | ground | [`amove`] [`clock`] [`config`] [`message`], then [`mod@redis`] [`telemetry`] [`upstream`] | know nothing of what is above |
 //! | domains | [`audit`] [`caller`] [`limit`] [`policy`] [`session`] | decide; know neither layers nor problems |
 //! | way | [`problem`] [`exchange`] [`middleware`] [`stack`] | translate decisions into HTTP |
 //! | edges | [`server`] [`admin`] | callers come in here, operators there |
@@ -61,6 +61,16 @@
 //! Each identity has one task (the keeper). It tells a pure machine what happens and does what that
 //! decides; callers wait for what it tells, and may leave. Whoever holds the store's lease logs in;
 //! the others find the session, or the note of why there is none, in the store.
+//!
+//! # Shared quotas
+//!
+//! ```text
+//! callers ── take, without waiting ──▶ lease ◀── a few more, ahead of need ── quota in Redis
+//!                                        └────── what is not used for 100 ms ─────▶ ▲
+//! ```
+//!
+//! No request asks Redis; whoever finds the lease used up waits once, for a quarter of a second at
+//! most. While Redis is away, each gateway gives out its share, and one task looks for it.
 
 pub mod admin;
 pub mod amove;
@@ -77,6 +87,7 @@ pub mod message;
 pub mod middleware;
 pub mod policy;
 pub mod problem;
+pub mod redis;
 pub mod server;
 pub mod session;
 pub mod stack;

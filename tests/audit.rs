@@ -357,10 +357,8 @@ async fn where_that_is_allowed_requests_go_on_and_what_is_lost_is_counted() {
     let answered = clients.join_all().await.into_iter().flatten().count() as u64;
 
     fill_disk(&gateway.process, false);
-    eventually("it is written again", async || {
-        audit_state(&gateway).await["failure"].is_null()
-    })
-    .await;
+    eventually("it is written again", async || audit_state(&gateway).await["failure"].is_null())
+        .await;
     let lost = audit_state(&gateway).await["lost"].as_u64().expect("a number");
     gateway.process.signal("TERM");
     assert_eq!(gateway.process.exit_code().await, Some(0));
@@ -451,8 +449,7 @@ async fn no_secret_is_ever_in_the_store() {
     let bearer = amove.requests().iter().find_map(|seen| {
         seen.header("authorization").and_then(|it| it.strip_prefix("Bearer ")).map(str::to_owned)
     });
-    let outcomes =
-        || records(&store).iter().filter(|record| record["phase"] == "outcome").count();
+    let outcomes = || records(&store).iter().filter(|record| record["phase"] == "outcome").count();
     eventually("they are stored", async || store.join("head.json").exists() && outcomes() == 5)
         .await;
     gateway.process.signal("KILL");

@@ -4,7 +4,7 @@
 use std::{path::Path, time::Duration};
 
 use amove_gateway::config::{
-    Credentials, Http2, Listen, Rate, UserType,
+    Credentials, Http2, Listen, QuotaStore, Rate, UserType,
     load::{Loaded, Sources, load, load_str},
     report::Report,
     schema,
@@ -483,6 +483,36 @@ fn passwords_never_travel_in_the_clear() {
             assert_eq!(outcome.is_ok(), fits, "{key} = {url}: {outcome:?}");
         }
     }
+}
+
+#[test]
+fn quotas_are_shared_only_where_there_is_a_redis() {
+    const CANARY: &str = "c4n4ry";
+    let with = |settings: &str| format!("{IDENTITY}[rate_limit]\nstore = \"redis\"\n{settings}");
+    let url = format!("redis://:{CANARY}@redis.test:6379/1");
+
+    let report = refused(&with(""), &[]);
+    assert_eq!(
+        findings(&report),
+        [(Some(4), "[rate_limit] lacks `url`: there is no Redis to share quotas in".to_owned())]
+    );
+    let report =
+        refused(&with(&format!("url = \"http://{CANARY}\"\non_store_error = \"hold\"\n")), &[]);
+    let lines: Vec<_> = findings(&report).into_iter().map(|it| it.0).collect();
+    assert_eq!(lines, [Some(5), Some(6)], "{report}");
+    assert!(report.to_string().contains("expected redis://HOST:PORT"), "{report}");
+    assert!(!report.to_string().contains(CANARY), "{report}");
+
+    let directory = tempfile::tempdir().expect("a folder");
+    let file = write(directory.path(), "url", &format!("{url}\n"));
+    let file = format!("url_file = \"{}\"\n", file.display());
+    for settings in [format!("url = \"{url}\"\n"), file] {
+        let loaded = loaded(&with(&settings), &[]);
+        assert!(matches!(loaded.config.rate_limit.store, QuotaStore::Redis { .. }));
+        assert!(!format!("{} {loaded:?}", loaded.show()).contains(CANARY));
+    }
+    let idle = loaded(&format!("{IDENTITY}[rate_limit]\nurl = \"{url}\"\n"), &[]);
+    assert_eq!(idle.warnings.len(), 1, "{:?}", idle.warnings);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use prometheus_client::{
 
 use super::{Status, reply};
 use crate::{
-    audit,
+    audit, limit,
     message::Response,
     session::{self, Counts, State},
 };
@@ -24,6 +24,9 @@ type Gauge = fn(&session::Status) -> Option<i64>;
 
 /// Reads a number that only grows.
 type Count = fn(&Counts) -> u64;
+
+/// Reads a number of the store of quotas.
+type OfStore<T> = fn(&limit::Status) -> T;
 
 /// One way to end, and how many ended that way.
 type Outcome = (&'static str, Count);
@@ -46,6 +49,21 @@ const COUNTERS: [(&str, &str, Count); 4] = [
     ("amove_gateway_session_denials",         "Requests whose token the API denied.",                                               |it| it.denials),
     ("amove_gateway_session_adoptions",       "Sessions of other gateways, or of an earlier run, that were taken over.",            |it| it.adoptions),
     ("amove_gateway_session_store_errors",    "Times that the session store could not be used.",                                    |it| it.store_errors),
+];
+
+/// What there is one number of for the store of quotas, if there is one.
+#[rustfmt::skip] // a table reads in columns
+const STORE_GAUGES: [(&str, &str, OfStore<i64>); 2] = [
+    ("amove_gateway_limit_store_up",      "Whether the store of quotas can be asked.",                     |it| it.error.is_none().into()),
+    ("amove_gateway_limit_store_members", "How many gateways share the quotas, this one included.",        |it| it.members.into()),
+];
+
+/// What is counted for the store of quotas.
+#[rustfmt::skip] // a table reads in columns
+const STORE_COUNTERS: [(&str, &str, OfStore<u64>); 3] = [
+    ("amove_gateway_limit_store_errors",      "Times that the store of quotas could not be asked.",          |it| it.errors),
+    ("amove_gateway_limit_store_round_trips", "Times that the store of quotas was asked.",                   |it| it.round_trips),
+    ("amove_gateway_limit_store_turned_away", "Requests that found too many others waiting for that store.", |it| it.turned_away),
 ];
 
 /// What is counted for each identity, by how it ended.
@@ -123,6 +141,16 @@ impl Collector for Facts {
                     let labels = [of(identity), ("result", *result)];
                     encode_count(&mut family, &labels, count(&identity.counts))?;
                 }
+            }
+        }
+        if let Some(store) = self.0.limiter.store() {
+            for (name, help, value) in STORE_GAUGES {
+                let mut gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+                gauge.encode_gauge(&value(&store))?;
+            }
+            for (name, help, count) in STORE_COUNTERS {
+                let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+                encode_plain(counter, count(&store))?;
             }
         }
         if let Some(expires) = &self.0.certificate_expires {

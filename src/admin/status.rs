@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     audit::{self, Trail},
     clock::Clock,
+    limit::{self, Limiter},
     session::{self, Sessions, State},
 };
 
@@ -18,6 +19,8 @@ use crate::{
 pub struct Status {
     /// What signs us in.
     pub sessions: Arc<Sessions>,
+    /// What each caller has left.
+    pub limiter: Arc<Limiter>,
     /// What has happened.
     pub trail: Arc<Trail>,
     /// What time it is.
@@ -51,6 +54,9 @@ pub struct Report {
     pub draining: bool,
     /// How each identity stands; the default one comes first.
     pub identities: Vec<session::Status>,
+    /// How the store of quotas fares, if a fleet shares them.
+    #[serde(default)]
+    pub quota_store: Option<limit::Status>,
     /// How the audit log fares.
     pub audit: audit::State,
 }
@@ -71,6 +77,7 @@ impl Status {
             reason: readiness.err().map(str::to_owned),
             draining,
             identities,
+            quota_store: self.limiter.store(),
             audit,
         }
     }

@@ -76,7 +76,9 @@ pub fn verify(
             return Err(broken(0, "head.json, which vouches for all records, is missing").into());
         }
         Err(_) => {
-            return Err(broken(0, "head.json, which vouches for all records, cannot be read").into());
+            return Err(
+                broken(0, "head.json, which vouches for all records, cannot be read").into()
+            );
         }
     }
     walk.vouched.extend(expected.map(|head| Vouched { head, whose: "the expected head" }));

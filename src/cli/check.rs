@@ -6,7 +6,8 @@ use clap::Args;
 
 use super::{Failure, Global, login, print, runtime};
 use crate::config::{
-    Caller, ClientAuth, Config, Credentials, Identity, RefreshAhead, Tls, secret::Secret,
+    Caller, ClientAuth, Config, Credentials, Identity, QuotaStore, QuotaStoreError, RefreshAhead,
+    Tls, secret::Secret,
 };
 
 #[derive(Debug, Args)]
@@ -61,6 +62,14 @@ fn meaning(config: &Config) -> String {
     }
     if let Some(rate) = config.rate_limit.global {
         line("all callers", format!("{} requests in {:?}", rate.count, rate.per));
+    }
+    if let QuotaStore::Redis { on_error, .. } = &config.rate_limit.store {
+        let away = match on_error {
+            QuotaStoreError::Local => "each gateway gives out its share",
+            QuotaStoreError::Allow => "everything passes",
+            QuotaStoreError::Deny => "nothing with a quota passes",
+        };
+        line("quotas", format!("shared in Redis; while that is away, {away}"));
     }
     text
 }

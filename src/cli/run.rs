@@ -74,7 +74,8 @@ impl From<app::Error> for Failure {
             | app::Error::Issuer(_)
             | app::Error::Tls(_)
             | app::Error::Secret(_)
-            | app::Error::Sessions(_) => Exit::Config,
+            | app::Error::Sessions(_)
+            | app::Error::Quotas(_) => Exit::Config,
             app::Error::System(_) => Exit::Internal,
         };
         Self::caused(exit, "the gateway cannot start", &error)

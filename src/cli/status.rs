@@ -14,6 +14,7 @@ use super::{
 use crate::{
     admin::Report,
     audit,
+    limit::Status as Store,
     session::{CredentialsKind, State, Status},
 };
 
@@ -47,6 +48,15 @@ fn gateway(report: &Report, colour: bool) -> String {
     line(&mut text, "started", &format!("{:.0}", report.started));
     line(&mut text, "listening", &report.listening.join(", "));
     line(&mut text, "ready", &ready);
+    match &report.quota_store {
+        None => {}
+        Some(Store { error: Some(error), .. }) => {
+            line(&mut text, "quotas", &paint(&printable(error), Paint::Red, colour));
+        }
+        Some(Store { members, .. }) => {
+            line(&mut text, "quotas", &format!("shared by {members} gateway(s)"));
+        }
+    }
     line(&mut text, "audit", &audit(&report.audit, colour));
     text
 }

@@ -1,9 +1,10 @@
 //! `[rate_limit]`: how much may be called by all callers together.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
 use super::{
-    LimitMode, RateLimit, RateLimitHeaders, RouteLimit, load::value_at, parse, read::Reader,
+    LimitMode, QuotaStore, QuotaStoreError, RateLimit, RateLimitHeaders, RouteLimit,
+    load::value_at, parse, read::Reader,
 };
 use crate::amove::patterns::RoutePattern;
 
@@ -27,11 +28,49 @@ impl Reader<'_> {
         if max_wait.is_some_and(|wait| wait > LONGEST_WAIT) {
             self.wrong("rate_limit.max_wait", "expected at most 60s: callers give up earlier");
         }
+        let store = self.quota_store();
         let wait = LimitMode::Wait(max_wait.unwrap_or_default());
         let mode =
             self.word("rate_limit.mode", &[("reject", LimitMode::Reject), ("wait", wait)])?;
         let headers = self.word("rate_limit.headers", &words)?;
-        Some(RateLimit { global, per_identity, routes, mode, headers })
+        Some(RateLimit { global, per_identity, routes, mode, store: store?, headers })
+    }
+
+    /// Nothing if what is needed is missing or wrong, which is then among the findings.
+    fn quota_store(&mut self) -> Option<QuotaStore> {
+        #[derive(Clone, Copy)]
+        enum Word {
+            Memory,
+            Redis,
+        }
+        let words = [("memory", Word::Memory), ("redis", Word::Redis)];
+        let store = self.word("rate_limit.store", &words);
+        let url = self.secret("rate_limit.url");
+        let ca_file = self.read("rate_limit.ca_file", parse::optional(parse::text)).flatten();
+        let on_error = [
+            ("local", QuotaStoreError::Local),
+            ("allow", QuotaStoreError::Allow),
+            ("deny", QuotaStoreError::Deny),
+        ];
+        let on_error = self.word("rate_limit.on_store_error", &on_error);
+        match store? {
+            Word::Memory => {
+                if url.is_some() || ca_file.is_some() {
+                    self.warn(
+                        "[rate_limit] has the store \"memory\": `url` and `ca_file` do nothing",
+                    );
+                }
+                Some(QuotaStore::Memory)
+            }
+            Word::Redis => {
+                if url.is_none() && !self.is_secret_set("rate_limit.url") {
+                    self.missing("rate_limit", "url", "there is no Redis to share quotas in");
+                }
+                let url = url.and_then(|url| self.redis("rate_limit.url", &url));
+                let ca_file = ca_file.map(PathBuf::from);
+                Some(QuotaStore::Redis { url: url?, ca_file, on_error: on_error? })
+            }
+        }
     }
 
     fn route_limits(&mut self) -> Vec<RouteLimit> {

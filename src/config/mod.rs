@@ -394,7 +394,34 @@ pub struct RateLimit {
     pub per_identity: Option<Rate>,
     pub routes: Vec<RouteLimit>,
     pub mode: LimitMode,
+    pub store: QuotaStore,
     pub headers: RateLimitHeaders,
+}
+
+/// Where quotas are kept.
+#[derive(Clone, Debug)]
+pub enum QuotaStore {
+    /// In the process.
+    Memory,
+    /// In a Redis or Valkey that a fleet shares.
+    Redis {
+        /// May hold a password.
+        url: SecretString,
+        /// Extra trust roots for `rediss://`, PEM.
+        ca_file: Option<PathBuf>,
+        on_error: QuotaStoreError,
+    },
+}
+
+/// What happens to requests while the store of quotas cannot be asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum QuotaStoreError {
+    /// Each gateway gives out its share of the quota.
+    Local,
+    /// They pass.
+    Allow,
+    /// They are over the quota.
+    Deny,
 }
 
 /// `[rate_limit.routes."PATTERN"]`: how much some routes may be called, and what one call counts for.

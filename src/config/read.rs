@@ -7,6 +7,7 @@ use std::{
 
 use figment::value::{Dict, Value};
 use http::StatusCode;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     BaseUrl, Config, Credentials, ErrorMode, Errors, Http2, Identity, Legacy, LegacyMode, Listen,
@@ -357,6 +358,18 @@ impl<'a> Reader<'a> {
     pub(super) fn form_of(&self, path: &str) -> String {
         let file = format!("{path}_file");
         if self.value(&file).is_some_and(|value| !is_blank(value)) { file } else { path.to_owned() }
+    }
+
+    /// The URL of a Redis, which `secret` at `path` has to be.
+    pub(super) fn redis(&mut self, path: &str, secret: &Secret) -> Option<SecretString> {
+        let url = secret.read().ok()?;
+        // Not the library's own words: they may repeat the password.
+        if redis::parse_redis_url(url.expose_secret()).is_none() {
+            let form = self.form_of(path);
+            self.wrong(&form, "expected redis://HOST:PORT, rediss://HOST:PORT or unix:/path");
+            return None;
+        }
+        Some(url)
     }
 
     pub(super) fn warn(&mut self, warning: &str) {

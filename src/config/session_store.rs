@@ -52,23 +52,12 @@ impl Reader<'_> {
                 if url.is_none() && !self.is_secret_set("session_store.url") {
                     self.missing("session_store", "url", "there is no Redis to share sessions in");
                 }
-                let url = url.and_then(|url| url.read().ok()).and_then(|url| self.redis(url));
+                let url = url.and_then(|url| self.redis("session_store.url", &url));
                 let key = self.sealing_key(key);
                 StoreKind::Redis { url: url?, ca_file: ca_file.map(PathBuf::from), key: key? }
             }
         };
         Some(SessionStore { kind, on_error })
-    }
-
-    fn redis(&mut self, url: SecretString) -> Option<SecretString> {
-        // Not the library's own words: they may repeat the password.
-        if redis::parse_redis_url(url.expose_secret()).is_none() {
-            let expected = "expected redis://HOST:PORT, rediss://HOST:PORT or unix:/path";
-            let form = self.form_of("session_store.url");
-            self.wrong(&form, expected);
-            return None;
-        }
-        Some(url)
     }
 
     fn sealing_key(&mut self, key: Option<super::secret::Secret>) -> Option<SealingKey> {

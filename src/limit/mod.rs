@@ -3,8 +3,14 @@
 //! A request takes from the quotas in this order, the narrowest first, and stops at the first that
 //! is used up. What it has taken from narrower ones until then is not given back: it is one
 //! request's worth, and whoever is over a wide quota is slowed down in its narrow one as well.
+//!
+//! Quotas are in this process, or shared by a fleet (`shared`). How many requests are under way is
+//! each gateway's own affair.
 
+mod decision;
+mod local;
 mod queue;
+mod shared;
 
 use std::{
     num::NonZeroU32,
@@ -18,32 +24,56 @@ use std::{
     time::Duration,
 };
 
-use governor::{
-    Quota, RateLimiter,
-    clock::{Clock, MonotonicClock},
-    middleware::{StateInformationMiddleware, StateSnapshot},
-    state::{InMemoryState, NotKeyed},
-};
+use governor::clock::{Clock, MonotonicClock};
+use tokio::{runtime::Handle, time::Instant};
+use tokio_util::sync::CancellationToken;
 
-pub use self::queue::Queue;
+use self::{
+    decision::Terms,
+    local::Bucket,
+    shared::{SharedQuota, Store},
+};
+pub use self::{
+    decision::{Decision, Scope, Standing},
+    queue::Queue,
+    shared::{OpenError, Status},
+};
 use crate::{
     amove::catalogue::{Catalogue, Route},
-    config::{Config, LimitMode, Rate},
+    config::{Config, LimitMode, QuotaStore, Rate},
 };
 
-/// All quotas. They are in this process only; a restart fills them up.
+/// All quotas.
 #[derive(Debug)]
 pub struct Limiter<C: Clock + Clone = MonotonicClock> {
-    callers: Vec<Option<Bucket<C>>>,
-    identities: Vec<Option<Bucket<C>>>,
-    global: Option<Bucket<C>>,
-    patterns: Vec<Option<Bucket<C>>>,
+    callers: Vec<Option<Quota<C>>>,
+    identities: Vec<Option<Quota<C>>>,
+    global: Option<Quota<C>>,
+    patterns: Vec<Option<Quota<C>>>,
     /// By the position of the route in the catalogue.
     routes: Vec<Share>,
     /// Of each caller, how many requests are under way, and how many may be.
     concurrent: Vec<Option<(Arc<AtomicU32>, u32)>>,
     queue: Arc<Queue>,
     mode: LimitMode,
+    /// Where the quotas are, if a fleet shares them.
+    store: Option<Arc<Store>>,
+}
+
+/// One quota, wherever it is kept.
+#[derive(Debug)]
+enum Quota<C: Clock> {
+    /// In this process only; a restart fills it up.
+    Local(Bucket<C>),
+    /// In a store that a fleet shares.
+    Shared(Arc<SharedQuota>),
+}
+
+/// A quota of which only the store knows whether it is used up, and what is to be taken from it.
+#[derive(Debug)]
+struct Unknown<'a> {
+    quota: &'a Arc<SharedQuota>,
+    weight: NonZeroU32,
 }
 
 /// What a request wants from the quotas, and how far it has got: what it has been given once is not
@@ -78,73 +108,32 @@ impl Drop for Permit {
     }
 }
 
-/// What became of one request.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Decision {
-    /// Nothing limits it.
-    Unlimited,
-    /// It was within the quota.
-    Granted(Standing),
-    /// It was not.
-    Refused {
-        /// How the quota stands.
-        standing: Standing,
-        /// When the next request may come.
-        retry_after: Duration,
-    },
-}
-
-/// How a quota stands after a request.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Standing {
-    /// Whose quota it is.
-    pub scope: Scope,
-    /// Requests that may come at once.
-    pub burst: u32,
-    /// In which time an empty quota fills up.
-    pub window: Duration,
-    /// Requests that may come now.
-    pub remaining: u32,
-    /// When there is room for one more than now.
-    pub next: Duration,
-}
-
-/// Whose quota it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Scope {
-    /// Some routes'.
-    Route,
-    /// One caller's.
-    Caller,
-    /// All callers' that share an identity.
-    Identity,
-    /// All callers' together.
-    Global,
-}
-
-impl Scope {
-    /// Its name in header fields.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Route => "route",
-            Self::Caller => "caller",
-            Self::Identity => "identity",
-            Self::Global => "global",
-        }
-    }
-}
-
 impl Limiter {
-    /// The quotas that `config` gives.
-    pub fn new(config: &Config) -> Self {
-        Self::with_clock(config, &MonotonicClock)
+    /// The quotas that `config` gives. What is shared is asked for on `runtime`; nobody is asked
+    /// yet.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`]. A store that is down is none.
+    pub fn new(config: &Config, runtime: Handle) -> Result<Self, OpenError> {
+        let store = match &config.rate_limit.store {
+            QuotaStore::Memory => None,
+            QuotaStore::Redis { url, ca_file, on_error } => {
+                Some(Arc::new(Store::open(url, ca_file.as_deref(), *on_error, runtime)?))
+            }
+        };
+        Ok(Self::with_clock(config, &MonotonicClock, store))
     }
 }
 
 impl<C: Clock + Clone> Limiter<C> {
-    fn with_clock(config: &Config, clock: &C) -> Self {
-        let bucket = |scope, rate: Option<Rate>, burst: Option<NonZeroU32>| {
-            rate.map(|rate| Bucket::new(scope, rate, burst, clock.clone()))
+    fn with_clock(config: &Config, clock: &C, store: Option<Arc<Store>>) -> Self {
+        let quota = |scope, name: &str, rate: Option<Rate>, burst: Option<NonZeroU32>| {
+            let terms = Terms::new(scope, rate?, burst);
+            Some(match &store {
+                None => Quota::Local(Bucket::new(terms, clock.clone())),
+                Some(store) => Quota::Shared(SharedQuota::new(store, name, terms)),
+            })
         };
         let limits = &config.rate_limit;
         let share = |route: &Route| {
@@ -159,14 +148,16 @@ impl<C: Clock + Clone> Limiter<C> {
         };
         Self {
             callers: (config.callers.iter())
-                .map(|caller| bucket(Scope::Caller, caller.rate, caller.burst))
+                .map(|caller| quota(Scope::Caller, &caller.name, caller.rate, caller.burst))
                 .collect(),
             identities: (config.identities.iter())
-                .map(|_| bucket(Scope::Identity, limits.per_identity, None))
+                .map(|identity| quota(Scope::Identity, &identity.name, limits.per_identity, None))
                 .collect(),
-            global: bucket(Scope::Global, limits.global, None),
+            global: quota(Scope::Global, "", limits.global, None),
             patterns: (limits.routes.iter())
-                .map(|limit| bucket(Scope::Route, limit.rate, limit.burst))
+                .map(|limit| {
+                    quota(Scope::Route, &limit.pattern.to_string(), limit.rate, limit.burst)
+                })
                 .collect(),
             routes: Catalogue::get().routes().iter().map(share).collect(),
             concurrent: (config.callers.iter())
@@ -174,6 +165,7 @@ impl<C: Clock + Clone> Limiter<C> {
                 .collect(),
             queue: Arc::default(),
             mode: limits.mode,
+            store,
         }
     }
 
@@ -186,32 +178,48 @@ impl<C: Clock + Clone> Limiter<C> {
         entered.ok().map(|_| Some(Permit(Arc::clone(under_way))))
     }
 
-    /// Takes one request for `route` from the quotas of the caller and the identity at those
-    /// positions. What is not in the catalogue counts once.
-    pub fn take(&self, caller: usize, identity: usize, route: Option<&Route>) -> Decision {
-        self.go_on(&mut Claim::new(caller, identity, route))
-    }
-
-    /// Takes what is left to take; stops at the first quota that is used up.
-    fn go_on(&self, claim: &mut Claim) -> Decision {
+    /// Takes what is left to take; stops at the first quota that is used up, or of which only the
+    /// store knows.
+    fn go_on(&self, claim: &mut Claim) -> Result<Decision, Unknown<'_>> {
         let share = claim.route.and_then(|route| self.routes.get(route));
         let weight = share.map_or(NonZeroU32::MIN, |share| share.weight);
         let patterns = share.into_iter().flat_map(|share| &share.patterns);
         let patterns = patterns.filter_map(|at| self.patterns.get(*at)?.as_ref());
-        let patterns = patterns.map(|bucket| (bucket, NonZeroU32::MIN));
+        let patterns = patterns.map(|quota| (quota, NonZeroU32::MIN));
         let own = self.callers.get(claim.caller).and_then(Option::as_ref);
         let identity = self.identities.get(claim.identity).and_then(Option::as_ref);
         let others = [own, identity, self.global.as_ref()].into_iter().flatten();
-        let all = patterns.chain(others.map(|bucket| (bucket, weight)));
-        for (bucket, weight) in all.skip(claim.passed) {
-            match bucket.take(weight) {
-                refused @ Decision::Refused { .. } => return refused,
-                Decision::Granted(standing) => claim.tell(standing),
-                Decision::Unlimited => {}
+        let all = patterns.chain(others.map(|quota| (quota, weight)));
+        for (quota, weight) in all.skip(claim.passed) {
+            let decision = match quota {
+                Quota::Local(bucket) => bucket.take(weight),
+                Quota::Shared(quota) => match quota.take(weight) {
+                    Some(decision) => decision,
+                    None => return Err(Unknown { quota, weight }),
+                },
+            };
+            if !claim.passes(decision) {
+                return Ok(decision);
             }
-            claim.passed += 1;
         }
-        claim.told.map_or(Decision::Unlimited, Decision::Granted)
+        Ok(claim.told.map_or(Decision::Unlimited, Decision::Granted))
+    }
+
+    /// Waits for what only the store knows, and takes what is left to take. All waiting for the
+    /// store together is bounded.
+    async fn ask(&self, claim: Claim, unknown: Unknown<'_>) -> (Claim, Decision) {
+        let deadline = Instant::now() + shared::PATIENCE;
+        let (mut claim, mut unknown) = (claim, unknown);
+        loop {
+            let decision = unknown.quota.wait(unknown.weight, deadline).await;
+            if !claim.passes(decision) {
+                return (claim, decision);
+            }
+            match self.go_on(&mut claim) {
+                Ok(decision) => return (claim, decision),
+                Err(other) => unknown = other,
+            }
+        }
     }
 }
 
@@ -224,7 +232,9 @@ impl Limiter {
         Decision::Refused { standing, retry_after: second }
     };
 
-    /// As [`Limiter::take`]; where that is wanted, waits its turn rather than be refused.
+    /// Takes one request for `route` from the quotas of the caller and the identity at those
+    /// positions; where that is wanted, waits its turn rather than be refused. What is not in the
+    /// catalogue counts once.
     pub async fn pass(
         self: &Arc<Self>,
         caller: usize,
@@ -232,10 +242,24 @@ impl Limiter {
         route: Option<&Route>,
     ) -> Decision {
         let mut claim = Claim::new(caller, identity, route);
-        let LimitMode::Wait(patience) = self.mode else { return self.go_on(&mut claim) };
+        let LimitMode::Wait(patience) = self.mode else {
+            return match self.go_on(&mut claim) {
+                Ok(decision) => decision,
+                // Boxed, so that a request which need not wait has no room for it.
+                Err(unknown) => Box::pin(self.ask(claim, unknown)).await.1,
+            };
+        };
         // Whoever comes while others wait does not go before them.
         let refused = if self.queue.waiting() == 0 {
-            match self.go_on(&mut claim) {
+            let decision = match self.go_on(&mut claim) {
+                Ok(decision) => decision,
+                Err(unknown) => {
+                    let decision;
+                    (claim, decision) = Box::pin(self.ask(claim, unknown)).await;
+                    decision
+                }
+            };
+            match decision {
                 refused @ Decision::Refused { retry_after, .. } if retry_after <= patience => {
                     refused
                 }
@@ -252,6 +276,22 @@ impl Limiter {
     pub fn queue(&self) -> &Queue {
         &self.queue
     }
+
+    /// How the store fares, if a fleet shares the quotas.
+    pub fn store(&self) -> Option<Status> {
+        self.store.as_ref().map(|store| store.status())
+    }
+
+    /// Keeps what is shared in order until `stop` is cancelled, and gives back what is left then.
+    pub async fn keep(self: Arc<Self>, stop: CancellationToken) {
+        let Some(store) = &self.store else { return };
+        let all = self.callers.iter().chain(&self.identities).chain(&self.patterns).flatten();
+        let all = all.chain(&self.global).filter_map(|quota| match quota {
+            Quota::Local(_) => None,
+            Quota::Shared(quota) => Some(Arc::clone(quota)),
+        });
+        shared::keep(store, all.collect(), stop).await;
+    }
 }
 
 impl Claim {
@@ -259,62 +299,25 @@ impl Claim {
         Self { caller, identity, route: route.map(|route| route.index), passed: 0, told: None }
     }
 
+    /// Counts a quota as passed if it is, by that decision.
+    #[inline]
+    fn passes(&mut self, decision: Decision) -> bool {
+        match decision {
+            Decision::Granted(standing) => self.tell(standing),
+            Decision::Unlimited => {}
+            Decision::Refused { .. } | Decision::Unreachable { .. } => return false,
+        }
+        self.passed += 1;
+        true
+    }
+
     /// A caller is told of its own quota rather than of those that it shares.
+    #[inline]
     fn tell(&mut self, standing: Standing) {
         let is_own = standing.scope == Scope::Caller;
         if is_own || self.told.is_none_or(|told| told.scope == Scope::Route) {
             self.told = Some(standing);
         }
-    }
-}
-
-/// One quota: a leaky bucket (GCRA).
-#[derive(Debug)]
-struct Bucket<C: Clock> {
-    limiter: RateLimiter<NotKeyed, InMemoryState, C, StateInformationMiddleware>,
-    clock: C,
-    scope: Scope,
-    burst: u32,
-    /// The time in which one request is given back.
-    interval: Duration,
-}
-
-impl<C: Clock + Clone> Bucket<C> {
-    fn new(scope: Scope, rate: Rate, burst: Option<NonZeroU32>, clock: C) -> Self {
-        let interval = (rate.per / rate.count.get()).max(Duration::from_nanos(1));
-        let a_second_of_it = Duration::from_secs(1).as_nanos() / interval.as_nanos();
-        let burst = burst
-            .or_else(|| NonZeroU32::new(u32::try_from(a_second_of_it).unwrap_or(u32::MAX)))
-            .unwrap_or(NonZeroU32::MIN);
-        // `with_period` refuses an interval of zero only.
-        let quota = Quota::with_period(interval).unwrap_or(Quota::per_second(rate.count));
-        let quota = quota.allow_burst(burst);
-        let limiter = RateLimiter::direct_with_clock(quota, clock.clone()).with_middleware();
-        Self { limiter, clock, scope, burst: burst.get(), interval }
-    }
-
-    fn take(&self, weight: NonZeroU32) -> Decision {
-        // What weighs more than the whole quota takes all of it.
-        let weight = weight.min(NonZeroU32::new(self.burst).unwrap_or(NonZeroU32::MIN));
-        match self.limiter.check_n(weight) {
-            Ok(Ok(state)) => Decision::Granted(self.standing(&state)),
-            // It never weighs more than that.
-            Err(_) => Decision::Granted(self.at(0)),
-            Ok(Err(early)) => {
-                let retry_after = early.wait_time_from(self.clock.now());
-                let standing = Standing { next: retry_after, ..self.at(0) };
-                Decision::Refused { standing, retry_after }
-            }
-        }
-    }
-
-    fn standing(&self, state: &StateSnapshot) -> Standing {
-        self.at(state.remaining_burst_capacity())
-    }
-
-    fn at(&self, remaining: u32) -> Standing {
-        let window = self.interval.saturating_mul(self.burst);
-        Standing { scope: self.scope, burst: self.burst, window, remaining, next: self.interval }
     }
 }
 
@@ -330,8 +333,14 @@ mod tests {
         [callers.b]\napi_key_hash = \"blake3:1111111111111111111111111111111111111111111111111111111111111111\"\n\
         [rate_limit]\nglobal = \"3/s\"\n";
 
+    impl Limiter<FakeRelativeClock> {
+        fn take(&self, caller: usize, identity: usize, route: Option<&Route>) -> Decision {
+            self.go_on(&mut Claim::new(caller, identity, route)).expect("it is known")
+        }
+    }
+
     fn limiter(clock: &FakeRelativeClock) -> Limiter<FakeRelativeClock> {
-        Limiter::with_clock(&load_str(TWO_CALLERS, &[]).unwrap().config, clock)
+        Limiter::with_clock(&load_str(TWO_CALLERS, &[]).unwrap().config, clock, None)
     }
 
     #[test]
@@ -341,7 +350,7 @@ mod tests {
         let remaining = || match limiter.take(0, 0, None) {
             Decision::Granted(standing) => Ok(standing.remaining),
             Decision::Refused { retry_after, standing } => Err((standing.scope, retry_after)),
-            Decision::Unlimited => panic!("there is a quota"),
+            Decision::Unlimited | Decision::Unreachable { .. } => panic!("there is a quota"),
         };
 
         assert_eq!([remaining(), remaining()], [Ok(1), Ok(0)]);
@@ -404,7 +413,7 @@ mod tests {
             [rate_limit.routes.\"POST transfer/*\"]\nrate = \"3/m\"\nburst = 3\n\
             [rate_limit.routes.\"@destructive\"]\nweight = 5\n";
         let config = load_str(text, &[]).unwrap().config;
-        let limiter = || Limiter::with_clock(&config, &FakeRelativeClock::default());
+        let limiter = || Limiter::with_clock(&config, &FakeRelativeClock::default(), None);
 
         assert_eq!(granted(&limiter(), route("transfer/transfer")), (3, Some(Scope::Route)));
         assert_eq!(granted(&limiter(), route("project/get_all")), (20, Some(Scope::Caller)));
@@ -417,6 +426,7 @@ mod tests {
         let limiter = Limiter::with_clock(
             &load_str(text, &[]).unwrap().config,
             &FakeRelativeClock::default(),
+            None,
         );
 
         let (first, second) = (limiter.enter(0).unwrap(), limiter.enter(0).unwrap());
@@ -432,7 +442,7 @@ mod tests {
         let text =
             "[identities.main]\napi_token = \"t\"\n[callers.a]\nrate = \"50/s\"\nburst = 10\n";
         let clock = FakeRelativeClock::default();
-        let limiter = Limiter::with_clock(&load_str(text, &[]).unwrap().config, &clock);
+        let limiter = Limiter::with_clock(&load_str(text, &[]).unwrap().config, &clock, None);
         let mut granted = 0;
         for _ in 0..60_000 {
             clock.advance(Duration::from_millis(1));

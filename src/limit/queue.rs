@@ -123,17 +123,19 @@ impl Queue {
             let mut is_served = false;
             if let Some(waiter) = line.front_mut() {
                 match limiter.go_on(&mut waiter.claim) {
-                    refused @ Decision::Refused { retry_after, .. } => {
+                    Ok(refused @ Decision::Refused { retry_after, .. }) => {
                         last = Some(refused);
                         pause = Some(pause.map_or(retry_after, |pause| pause.min(retry_after)));
                     }
-                    granted => {
+                    // The store has been asked.
+                    Err(_) => pause = Some(pause.map_or(SHORTEST, |pause| pause.min(SHORTEST))),
+                    Ok(decided) => {
                         pause = Some(Duration::ZERO);
                         is_served = true;
                         let waiter = line.pop_front();
                         if let Some(waiter) = waiter {
                             // Whoever has just left has taken it along.
-                            let _ = waiter.answer.send(granted);
+                            let _ = waiter.answer.send(decided);
                         }
                     }
                 }

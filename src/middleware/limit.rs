@@ -55,6 +55,7 @@ impl Middleware for Limit {
             Decision::Refused { standing, retry_after } => {
                 Err(refusal(self.style, &standing, retry_after))
             }
+            Decision::Unreachable { retry_after } => Err(unreachable(retry_after)),
         }
     }
 }
@@ -62,6 +63,12 @@ impl Middleware for Limit {
 fn too_many() -> Problem {
     let detail = "You have as many requests under way as you may; let some of them end first.";
     Problem::new(Kind::QuotaExceeded, detail).retry_after(Duration::from_secs(1))
+}
+
+fn unreachable(retry_after: Duration) -> Problem {
+    let detail = "The store of quotas cannot be reached, so nobody knows what is left of yours; try \
+        again in a moment.";
+    Problem::new(Kind::QuotaExceeded, detail).retry_after(retry_after)
 }
 
 fn refusal(style: RateLimitHeaders, standing: &Standing, retry_after: Duration) -> Problem {
@@ -113,6 +120,7 @@ fn seconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use http::{HeaderMap, StatusCode};
+    use tokio::runtime::Handle;
 
     use super::*;
     use crate::{
@@ -128,7 +136,8 @@ mod tests {
              [rate_limit]\nheaders = \"{style}\"\n"
         );
         let config = load_str(&text, &[]).unwrap().config;
-        let limit = Limit::new(&Arc::new(Limiter::new(&config)), &config.rate_limit);
+        let limit = Limiter::new(&config, Handle::current()).unwrap();
+        let limit = Limit::new(&Arc::new(limit), &config.rate_limit);
         let api = api(StatusCode::OK);
 
         let exchange = || {

@@ -103,9 +103,7 @@ impl Process {
 
     /// Sends it a signal.
     pub(crate) fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.pid());
-        let sent = Command::new("sh").args(["-c", &kill]).status().expect("a shell");
-        assert!(sent.success(), "{kill}");
+        kill(self.pid(), name);
     }
 
     /// Whether it has not ended.
@@ -155,6 +153,13 @@ fn gather(mut pipe: impl Read + Send + 'static) -> (Arc<Mutex<Vec<u8>>>, JoinHan
 
 fn text(bytes: &Mutex<Vec<u8>>) -> String {
     String::from_utf8_lossy(&bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+}
+
+/// Sends a signal to a process of ours.
+fn kill(pid: u32, name: &str) {
+    let kill = format!("kill -{name} {pid}");
+    let sent = Command::new("sh").args(["-c", &kill]).status().expect("a shell");
+    assert!(sent.success(), "{kill}");
 }
 
 /// Waits until `condition` holds.

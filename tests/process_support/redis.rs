@@ -38,6 +38,11 @@ impl Redis {
         let _ = self.child.wait();
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        super::kill(self.child.id(), name);
+    }
+
     /// Starts it again, empty.
     pub(crate) fn revive(&mut self) {
         self.child = spawn(self.port).expect("it has been started before");

@@ -18,11 +18,12 @@ pub(super) use self::{
 use self::{
     file::{FilePlace, FileStore},
     memory::Memory,
-    redis::{LinkError, RedisPlace, RedisStore},
+    redis::{RedisPlace, RedisStore},
 };
 use crate::{
     clock::Clock,
     config::{SessionStore, StoreKind},
+    redis::LinkError,
 };
 
 /// A lease lasts so long unless it is renewed: longer than any login may talk to the API.

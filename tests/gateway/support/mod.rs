@@ -44,7 +44,7 @@ pub(crate) struct TestGateway {
     /// The emulated Amove: what it saw, and what is to go wrong.
     pub(crate) amove: Emulator,
     app: App,
-    folder: TempDir,
+    _folder: TempDir,
 }
 
 impl TestGateway {
@@ -77,12 +77,7 @@ impl TestGateway {
         let folder = tempfile::tempdir().expect("a folder");
         config.audit.store = folder.path().join("audit");
         let app = App::start(&config, Clock::system()).await.expect("a gateway");
-        Self { amove, app, folder }
-    }
-
-    /// Where its audit log is.
-    pub(crate) fn audit(&self) -> std::path::PathBuf {
-        self.folder.path().join("audit")
+        Self { amove, app, _folder: folder }
     }
 
     /// Where callers reach it.

@@ -1,6 +1,6 @@
 //! Sessions that a fleet shares, sealed in a Redis or Valkey.
 
-mod link;
+mod scripts;
 #[cfg(test)]
 mod tests;
 
@@ -19,13 +19,17 @@ use secrecy::SecretString;
 use tracing::debug;
 use uuid::Uuid;
 
-use self::link::Link;
-pub(super) use self::link::LinkError;
 use super::{
     Binding, Entry, Error, LEASE, Left, Look, MEMBER_GONE, Put, Revision, Step, seal::Sealer,
 };
-use crate::{clock::Clock, config::SealingKey};
+use crate::{
+    clock::Clock,
+    config::SealingKey,
+    redis::{Link, LinkError, Unavailable},
+};
 
+/// How long an answer may take, connecting included.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// What nobody has looked at for so long is forgotten.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longer than any TOTP step, on any clock.
@@ -64,7 +68,8 @@ impl RedisStore {
         ca_file: Option<&Path>,
         key: &SealingKey,
     ) -> Result<Self, LinkError> {
-        Ok(Self { link: Arc::new(Link::open(url, ca_file)?), key: SealingKey::clone(key) })
+        let link = Link::open(url, ca_file, "session_store.url")?;
+        Ok(Self { link: Arc::new(link), key: SealingKey::clone(key) })
     }
 
     pub(super) fn place(&self, binding: &Binding, clock: &Clock) -> RedisPlace {
@@ -90,7 +95,8 @@ impl RedisStore {
 impl RedisPlace {
     pub(super) async fn look(&self, known: Option<Revision>) -> Result<Look, Error> {
         let known = known.map_or_else(String::new, |Revision(known)| known.to_string());
-        let answer: (i64, u64, Vec<u8>, usize) = self.run(&link::LOOK, &[known.as_bytes()]).await?;
+        let answer: (i64, u64, Vec<u8>, usize) =
+            self.run(&scripts::LOOK, &[known.as_bytes()]).await?;
         let (now, revision, sealed, members) = answer;
         self.measure(now);
         let entry = (known != revision.to_string()).then(|| self.unseal(revision, &sealed));
@@ -109,25 +115,26 @@ impl RedisPlace {
         };
         let void = if none_out { "1" } else { "0" };
         let arguments = [lease.as_bytes(), &milliseconds(LEASE), void.as_bytes()];
-        let answer: (i64, bool, u64, Vec<u8>) = self.run(&link::CLAIM, &arguments).await?;
+        let answer: (i64, bool, u64, Vec<u8>) = self.run(&scripts::CLAIM, &arguments).await?;
         let (now, mine, revision, sealed) = answer;
         self.measure(now);
         Ok(mine.then(|| (Lease(lease), self.unseal(revision, &sealed))))
     }
 
     pub(super) async fn renew(&self, lease: &Lease) -> Result<bool, Error> {
-        self.run(&link::RENEW, &[lease.0.as_bytes(), &milliseconds(LEASE)]).await
+        self.run(&scripts::RENEW, &[lease.0.as_bytes(), &milliseconds(LEASE)]).await
     }
 
     pub(super) async fn put(&self, lease: Lease, entry: &Entry) -> Result<Put, Error> {
         let sealed = self.sealer.seal(&entry.clone().shifted(self.ahead()))?;
-        let answer: (bool, u64) = self.run(&link::PUT, &[lease.0.as_bytes(), &sealed]).await?;
+        let answer: (bool, u64) = self.run(&scripts::PUT, &[lease.0.as_bytes(), &sealed]).await?;
         let (done, revision) = answer;
         Ok(if done { Put::Done(Revision(revision)) } else { Put::LeaseLost })
     }
 
     pub(super) async fn give_back(&self, lease: Lease) {
-        let given_back: Result<bool, _> = self.run(&link::GIVE_BACK, &[lease.0.as_bytes()]).await;
+        let given_back: Result<bool, _> =
+            self.run(&scripts::GIVE_BACK, &[lease.0.as_bytes()]).await;
         if let Err(error) = given_back {
             debug!(%error, "lease not given back, it ends by itself");
         }
@@ -136,12 +143,12 @@ impl RedisPlace {
     pub(super) async fn take_step(&self, end: u64, period: u64) -> Result<Step, Error> {
         let (end, period) = (end.to_string(), period.to_string());
         let arguments = [end.as_bytes(), period.as_bytes(), &milliseconds(STEP_KEPT)];
-        let (taken, used_until): (bool, u64) = self.run(&link::TAKE_STEP, &arguments).await?;
+        let (taken, used_until): (bool, u64) = self.run(&scripts::TAKE_STEP, &arguments).await?;
         Ok(if taken { Step::Taken } else { Step::UsedUntil(used_until) })
     }
 
     pub(super) async fn leave(&self) -> Result<Left, Error> {
-        let answer: (i64, bool, u64, Vec<u8>) = self.run(&link::LEAVE, &[]).await?;
+        let answer: (i64, bool, u64, Vec<u8>) = self.run(&scripts::LEAVE, &[]).await?;
         let (now, is_last, seen, sealed) = answer;
         self.measure(now);
         if !is_last {
@@ -159,7 +166,9 @@ impl RedisPlace {
     ) -> Result<T, Error> {
         let (gone, kept) = (milliseconds(MEMBER_GONE), milliseconds(KEPT));
         let common = [self.member.as_bytes(), &gone, &kept];
-        self.link.run(script, &self.keys, &[&common, arguments].concat()).await
+        let arguments = [&common, arguments].concat();
+        let answer = self.link.run(script, &self.keys, &arguments, PATIENCE).await;
+        answer.map_err(|Unavailable(what)| Error::Unavailable(what))
     }
 
     /// The entry by our clock. Of revision 0, there is none.

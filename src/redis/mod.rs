@@ -1,9 +1,12 @@
-//! The connection to Redis, which all identities share, and the scripts that are run there.
+//! A connection to Redis or Valkey, on which scripts are run.
+
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::{
     fmt, io,
     path::Path,
-    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -17,50 +20,51 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time::timeout;
-
-use super::super::Error;
+use tokio::time::{Instant, timeout_at};
 
 /// How long connecting may take, and how long an answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Connects when it is first used, and again whenever it must.
-pub(super) struct Link {
+pub struct Link {
     client: Client,
+    /// The setting that its URL comes from.
+    setting: &'static str,
     manager: Mutex<Option<ConnectionManager>>,
 }
 
 /// Why a link cannot be set up.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::session::store) enum LinkError {
+pub enum LinkError {
     /// Not the library's own words: they may repeat the password.
     #[error("the URL is none of a Redis")]
     Url,
+    /// There are no roots.
     #[error("{0}")]
     Roots(#[source] io::Error),
 }
 
-macro_rules! script {
-    ($file:literal) => {
-        LazyLock::new(|| Script::new(concat!(include_str!("prelude.lua"), include_str!($file))))
-    };
-}
-
-pub(super) static LOOK: LazyLock<Script> = script!("look.lua");
-pub(super) static CLAIM: LazyLock<Script> = script!("claim.lua");
-pub(super) static RENEW: LazyLock<Script> = script!("renew.lua");
-pub(super) static PUT: LazyLock<Script> = script!("put.lua");
-pub(super) static GIVE_BACK: LazyLock<Script> = script!("give_back.lua");
-pub(super) static TAKE_STEP: LazyLock<Script> = script!("take_step.lua");
-pub(super) static LEAVE: LazyLock<Script> = script!("leave.lua");
+/// Redis was of no help: what happened, without the URL and what is in it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub Arc<str>);
 
 impl Link {
-    /// Asks nobody yet: a Redis that is down is no reason not to start.
-    pub(super) fn open(url: &SecretString, ca_file: Option<&Path>) -> Result<Self, LinkError> {
+    /// A link to `url`, which comes from `setting`; TLS trusts `ca_file` too. Asks nobody yet: a Redis
+    /// that is down is no reason not to start.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinkError`].
+    pub fn open(
+        url: &SecretString,
+        ca_file: Option<&Path>,
+        setting: &'static str,
+    ) -> Result<Self, LinkError> {
         let client = Client::open(url.expose_secret()).map_err(|_| LinkError::Url)?;
         let info = client.get_connection_info();
         let client = match info.addr() {
-            // Whoever can be anybody is given no session.
+            // Whoever can be anybody is told nothing.
             ConnectionAddr::TcpTls { insecure: true, .. } => return Err(LinkError::Url),
             ConnectionAddr::TcpTls { .. } => {
                 let root_cert = Some(roots(ca_file).map_err(LinkError::Roots)?);
@@ -69,16 +73,22 @@ impl Link {
             }
             _ => client,
         };
-        Ok(Self { client, manager: Mutex::default() })
+        Ok(Self { client, setting, manager: Mutex::default() })
     }
 
-    /// Runs `script`, once more if the connection turns out to be broken.
-    pub(super) async fn run<T: FromRedisValue>(
+    /// Runs `script`, once more if the connection turns out to be broken; gives up after `within`.
+    ///
+    /// # Errors
+    ///
+    /// What happened instead. The script may have run even so.
+    pub async fn run<T: FromRedisValue>(
         &self,
         script: &Script,
         keys: &[String],
         arguments: &[&[u8]],
-    ) -> Result<T, Error> {
+        within: Duration,
+    ) -> Result<T, Unavailable> {
+        let deadline = Instant::now() + within;
         let mut call = script.prepare_invoke();
         keys.iter().for_each(|key| {
             call.key(key);
@@ -88,8 +98,8 @@ impl Link {
         });
         let mut again = true;
         loop {
-            let mut manager = self.manager().map_err(|error| unavailable(&error))?;
-            let result = timeout(PATIENCE * 2, call.invoke_async(&mut manager)).await;
+            let mut manager = self.manager().map_err(|error| self.unavailable(&error))?;
+            let result = timeout_at(deadline, call.invoke_async(&mut manager)).await;
             let error = match result {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => error,
@@ -98,7 +108,7 @@ impl Link {
             // Also after answers: one that has become a replica does not say that it is none.
             *self.lock() = None;
             if !(again && error.is_connection_dropped()) {
-                return Err(unavailable(&error));
+                return Err(self.unavailable(&error));
             }
             again = false;
         }
@@ -115,6 +125,20 @@ impl Link {
             .set_response_timeout(Some(PATIENCE));
         let new = ConnectionManager::new_lazy_with_config(self.client.clone(), config)?;
         Ok(manager.insert(new).clone())
+    }
+
+    /// What happened, without the URL and what is in it.
+    fn unavailable(&self, error: &RedisError) -> Unavailable {
+        let what = match (error.kind(), error.code()) {
+            _ if error.is_timeout() => "Redis does not answer".to_owned(),
+            (ErrorKind::AuthenticationFailed, _) => {
+                format!("Redis refuses the user name or the password of {}", self.setting)
+            }
+            (_, Some(code)) => format!("Redis answers {code}"),
+            (ErrorKind::Io, None) => format!("Redis cannot be reached: {error}"),
+            (_, None) => format!("Redis cannot be used: {}", error.category()),
+        };
+        Unavailable(what.into())
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<ConnectionManager>> {
@@ -146,20 +170,6 @@ fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
         return Err(io::Error::other("it holds no certificate"));
     }
     Ok(certificates)
-}
-
-/// What happened, without the URL and what is in it.
-fn unavailable(error: &RedisError) -> Error {
-    let what = match (error.kind(), error.code()) {
-        _ if error.is_timeout() => "Redis does not answer".to_owned(),
-        (ErrorKind::AuthenticationFailed, _) => {
-            "Redis refuses the user name or the password of session_store.url".to_owned()
-        }
-        (_, Some(code)) => format!("Redis answers {code}"),
-        (ErrorKind::Io, None) => format!("Redis cannot be reached: {error}"),
-        (_, None) => format!("Redis cannot be used: {}", error.category()),
-    };
-    Error::Unavailable(what.into())
 }
 
 impl fmt::Debug for Link {
