@@ -95,6 +95,7 @@ impl App {
             callers: Arc::clone(&callers),
             policy: Arc::new(Policy::new(config)),
             limiter: Arc::new(Limiter::new(config)),
+            pauses: Arc::default(),
             sessions: Arc::clone(&sessions),
             clock: clock.clone(),
         };

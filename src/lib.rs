@@ -16,8 +16,9 @@
 //!    │  authorise      asks the policy                           │
 //!    │  limit          takes it from the caller's quota          │
 //!    ├──────────────────────────────────────────────────────────┤
-//!    │  inject_token   signs it in; replays once after a denial  │   towards the API:
-//!    │  normalise      turns a 499 into an honest problem        │   how does it get there?
+//!    │  pause          leaves the API alone while it asks so     │   towards the API:
+//!    │  inject_token   signs it in; replays once after a denial  │   how does it get there?
+//!    │  normalise      turns a 499 into an honest problem        │
 //!    │  forward        one attempt, within its time              │
 //!    └──────────┬─────────────────────────────────────────▲──────┘
 //!               ▼                                         │
@@ -33,7 +34,7 @@
 //! | floor | modules | |
 //! |---|---|---|
 //! | ground | [`amove`] [`clock`] [`config`] [`message`], then [`telemetry`] [`upstream`] | know nothing of what is above |
-//! | domains | [`audit`] [`caller`] [`limit`] [`policy`] [`session`] | decide; know neither layers nor problems |
+//! | domains | [`audit`] [`caller`] [`limit`] [`pause`] [`policy`] [`session`] | decide; know neither layers nor problems |
 //! | way | [`problem`] [`exchange`] [`middleware`] [`stack`] | translate decisions into HTTP |
 //! | edges | [`server`] [`admin`] | callers come in here, operators there |
 //! | process | [`app`] [`cli`] | |
@@ -75,6 +76,7 @@ pub mod exchange;
 pub mod limit;
 pub mod message;
 pub mod middleware;
+pub mod pause;
 pub mod policy;
 pub mod problem;
 pub mod server;

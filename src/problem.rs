@@ -56,6 +56,8 @@ pub enum Kind {
     UpstreamTimeout,
     /// We have no session with the API at the moment.
     SessionUnavailable,
+    /// The API wants to be left alone.
+    UpstreamPaused,
     /// We have too much to do.
     Overloaded,
     /// The request has been here before.
@@ -90,6 +92,7 @@ impl Kind {
             Self::UpstreamMalformed   => (Http::BAD_GATEWAY,                     "upstream-malformed",   "Amove's answer is malformed",  "http_protocol_error"),
             Self::UpstreamTimeout     => (Http::GATEWAY_TIMEOUT,                 "upstream-timeout",     "Amove did not answer in time", "http_response_timeout"),
             Self::SessionUnavailable  => (Http::SERVICE_UNAVAILABLE,             "session-unavailable",  "No session with Amove",        "destination_unavailable"),
+            Self::UpstreamPaused      => (Http::SERVICE_UNAVAILABLE,             "upstream-paused",      "Amove asked for a pause",      "destination_unavailable"),
             Self::Overloaded          => (Http::SERVICE_UNAVAILABLE,             "overloaded",           "Too much to do",               "connection_limit_reached"),
             Self::LoopDetected        => (Http::LOOP_DETECTED,                   "loop-detected",        "Request goes in circles",      "proxy_loop_detected"),
             Self::Internal            => (Http::INTERNAL_SERVER_ERROR,           "internal",             "Gateway error",                "proxy_internal_error"),
@@ -141,6 +144,7 @@ impl Kind {
             | Self::UpstreamMalformed
             | Self::UpstreamTimeout
             | Self::SessionUnavailable
+            | Self::UpstreamPaused
             | Self::Overloaded
             | Self::Internal => Blame::Service,
         }
@@ -308,7 +312,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Kind; 23] = [
+    const ALL: [Kind; 24] = [
         Kind::Malformed,
         Kind::Unauthenticated,
         Kind::PolicyDenied,
@@ -329,6 +333,7 @@ mod tests {
         Kind::UpstreamMalformed,
         Kind::UpstreamTimeout,
         Kind::SessionUnavailable,
+        Kind::UpstreamPaused,
         Kind::Overloaded,
         Kind::LoopDetected,
         Kind::Internal,
