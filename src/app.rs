@@ -99,6 +99,7 @@ impl App {
             sessions: Arc::clone(&sessions),
             clock: clock.clone(),
         };
+        let (limiter, pauses) = (Arc::clone(&shared.limiter), Arc::clone(&shared.pauses));
         let gateway = || stack(config, &shared, upstream.sibling());
         let server = Server::start(&config.server, bound, tls, gateway)?;
         sessions.start();
@@ -106,6 +107,8 @@ impl App {
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
         let status = Arc::new(admin::Status {
             sessions: Arc::clone(&sessions),
+            limiter,
+            pauses,
             trail: Arc::clone(&trail),
             clock: clock.clone(),
             draining: draining.clone(),

@@ -12,7 +12,7 @@ use super::{
     print,
 };
 use crate::{
-    admin::Report,
+    admin::{Paused, Report},
     session::{CredentialsKind, State, Status},
 };
 
@@ -46,10 +46,25 @@ fn gateway(report: &Report, colour: bool) -> String {
     line(&mut text, "started", &format!("{:.0}", report.started));
     line(&mut text, "listening", &report.listening.join(", "));
     line(&mut text, "ready", &ready);
+    let refused: u64 = report.limits.refused.values().sum();
+    if refused > 0 || report.limits.waiting > 0 {
+        let waiting = report.limits.waiting;
+        line(&mut text, "quotas", &format!("{refused} requests refused, {waiting} waiting"));
+    }
+    for pause in &report.pauses {
+        line(&mut text, "paused", &paint(&paused(pause, report.now), Paint::Yellow, colour));
+    }
     if report.audit.lost > 0 {
         line(&mut text, "audit", &format!("{} records lost", report.audit.lost));
     }
     text
+}
+
+/// Whom Amove wants to send nothing, and until when.
+fn paused(pause: &Paused, now: Timestamp) -> String {
+    let whom = pause.identity.as_deref().map_or_else(|| "everybody".to_owned(), printable);
+    let (host, reason) = (printable(&pause.host), printable(&pause.reason));
+    format!("{whom} at Amove's {host} host ({reason}), ends {}", moment(Some(pause.until), now))
 }
 
 /// How the identities of `report` stand.

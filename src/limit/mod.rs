@@ -5,6 +5,7 @@
 //! request's worth, and whoever is over a wide quota is slowed down in its narrow one as well.
 
 mod queue;
+mod refusals;
 
 use std::{
     num::NonZeroU32,
@@ -25,7 +26,7 @@ use governor::{
     state::{InMemoryState, NotKeyed},
 };
 
-pub use self::queue::Queue;
+pub use self::{queue::Queue, refusals::Refusals};
 use crate::{
     amove::catalogue::{Catalogue, Route},
     config::{Config, LimitMode, Rate},
@@ -43,6 +44,7 @@ pub struct Limiter<C: Clock + Clone = MonotonicClock> {
     /// Of each caller, how many requests are under way, and how many may be.
     concurrent: Vec<Option<(Arc<AtomicU32>, u32)>>,
     queue: Arc<Queue>,
+    refusals: Refusals,
     mode: LimitMode,
 }
 
@@ -173,8 +175,14 @@ impl<C: Clock + Clone> Limiter<C> {
                 .map(|caller| Some((Arc::default(), caller.max_concurrent?.get())))
                 .collect(),
             queue: Arc::default(),
+            refusals: Refusals::default(),
             mode: limits.mode,
         }
+    }
+
+    /// What was refused; counted by whoever refuses.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Counts one more request of the caller at that position as under way; `None` if it has as
