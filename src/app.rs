@@ -101,10 +101,12 @@ impl App {
             trail: Arc::clone(&trail),
             callers: Arc::clone(&callers),
             policy: Arc::new(Policy::new(config)),
-            limiter: Arc::clone(&limiter),
+            limiter,
+            pauses: Arc::default(),
             sessions: Arc::clone(&sessions),
             clock: clock.clone(),
         };
+        let (limiter, pauses) = (Arc::clone(&shared.limiter), Arc::clone(&shared.pauses));
         let gateway = || stack(config, &shared, upstream.sibling());
         let server = Server::start(&config.server, bound, tls, gateway)?;
         sessions.start();
@@ -113,6 +115,7 @@ impl App {
         let status = Arc::new(admin::Status {
             sessions: Arc::clone(&sessions),
             limiter: Arc::clone(&limiter),
+            pauses,
             trail: Arc::clone(&trail),
             clock: clock.clone(),
             draining: draining.clone(),

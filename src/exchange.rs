@@ -19,6 +19,7 @@ use crate::{
     clock::Clock,
     limit::Permit,
     message::{BoxError, Close, Direction, Peer, Watch},
+    pause::Wish,
     problem::{Blame, Kind, Problem},
     upstream::Host,
 };
@@ -50,6 +51,7 @@ pub struct Exchange {
     replay: OnceLock<Replay>,
     rule: OnceLock<Arc<str>>,
     permit: OnceLock<Permit>,
+    wish: OnceLock<Wish>,
     ending: Mutex<Ending>,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
@@ -128,6 +130,7 @@ impl Exchange {
             replay: OnceLock::new(),
             rule: OnceLock::new(),
             permit: OnceLock::new(),
+            wish: OnceLock::new(),
             ending: Mutex::default(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -228,6 +231,16 @@ impl Exchange {
     /// Written by `limit`: counts the request as under way until the exchange is over.
     pub fn hold(&self, permit: Permit) {
         write_once(&self.permit, permit);
+    }
+
+    /// Written by `forward`, if the API asks to be left alone.
+    pub fn set_wish(&self, wish: Wish) {
+        write_once(&self.wish, wish);
+    }
+
+    /// Whether the API asks to be left alone.
+    pub fn wish(&self) -> Option<Wish> {
+        self.wish.get().copied()
     }
 
     /// Written by `authorise`: the rule that forbids the call.

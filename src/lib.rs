@@ -16,8 +16,10 @@
 //!    │  authorise      asks the policy                           │
 //!    │  limit          takes it from the caller's quota          │
 //!    ├──────────────────────────────────────────────────────────┤
-//!    │  inject_token   signs it in; replays once after a denial  │   towards the API:
-//!    │  normalise      turns a 499 into an honest problem        │   how does it get there?
+//!    │  pause          leaves the API alone while it asks so     │   towards the API:
+//!    │  announce       writes down what begins                   │
+//!    │  inject_token   signs it in; replays once after a denial  │   how does it get there?
+//!    │  normalise      turns a 499 into an honest problem        │
 //!    │  forward        one attempt, within its time              │
 //!    └──────────┬─────────────────────────────────────────▲──────┘
 //!               ▼                                         │
@@ -33,7 +35,7 @@
 //! | floor | modules | |
 //! |---|---|---|
 //! | ground | [`amove`] [`clock`] [`config`] [`message`], then [`mod@redis`] [`telemetry`] [`upstream`] | know nothing of what is above |
-//! | domains | [`audit`] [`caller`] [`limit`] [`policy`] [`session`] | decide; know neither layers nor problems |
+//! | domains | [`audit`] [`caller`] [`limit`] [`pause`] [`policy`] [`session`] | decide; know neither layers nor problems |
 //! | way | [`problem`] [`exchange`] [`middleware`] [`stack`] | translate decisions into HTTP |
 //! | edges | [`server`] [`admin`] | callers come in here, operators there |
 //! | process | [`app`] [`cli`] | |
@@ -45,8 +47,7 @@
 //! of its own, and a whole stack of its own: a request never changes threads, and a connection to
 //! the API is polled by the very task that serves the caller. A request costs two reads and two
 //! writes; the layers are composed statically, and its one boxed future (about 1.5 KiB) is freed
-//! while the connection is idle. Logins, operators and signals live on the main thread; audit
-//! records go to a thread of their own, a few milliseconds' worth at a time.
+//! while the connection is idle. Logins, operators and signals live on the main thread.
 //!
 //! What workers share is read by reference: the token in force, the callers, the quotas.
 //!
@@ -61,6 +62,16 @@
 //! Each identity has one task (the keeper). It tells a pure machine what happens and does what that
 //! decides; callers wait for what it tells, and may leave. Whoever holds the store's lease logs in;
 //! the others find the session, or the note of why there is none, in the store.
+//!
+//! # Records
+//!
+//! ```text
+//! worker ── append, then answer ──▶ its journal ◀── read, ten times a second ── writer ──▶ store
+//! ```
+//!
+//! A record is safe when its worker has appended it to its own journal: one write for all requests
+//! that are ready at the moment, and no other thread to wait for. One thread moves records from the
+//! journals into the store and gives each its place in the hash chain; see [`audit`].
 //!
 //! # Shared quotas
 //!
@@ -85,6 +96,7 @@ pub mod exchange;
 pub mod limit;
 pub mod message;
 pub mod middleware;
+pub mod pause;
 pub mod policy;
 pub mod problem;
 pub mod redis;

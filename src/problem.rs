@@ -58,6 +58,8 @@ pub enum Kind {
     SessionUnavailable,
     /// Nothing can be written down, and nothing may happen that is not.
     AuditUnavailable,
+    /// The API wants to be left alone.
+    UpstreamPaused,
     /// We have too much to do.
     Overloaded,
     /// The request has been here before.
@@ -93,6 +95,7 @@ impl Kind {
             Self::UpstreamTimeout     => (Http::GATEWAY_TIMEOUT,                 "upstream-timeout",     "Amove did not answer in time", "http_response_timeout"),
             Self::SessionUnavailable  => (Http::SERVICE_UNAVAILABLE,             "session-unavailable",  "No session with Amove",        "destination_unavailable"),
             Self::AuditUnavailable    => (Http::SERVICE_UNAVAILABLE,             "audit-unavailable",    "No audit log",                 "proxy_internal_error"),
+            Self::UpstreamPaused      => (Http::SERVICE_UNAVAILABLE,             "upstream-paused",      "Amove asked for a pause",      "destination_unavailable"),
             Self::Overloaded          => (Http::SERVICE_UNAVAILABLE,             "overloaded",           "Too much to do",               "connection_limit_reached"),
             Self::LoopDetected        => (Http::LOOP_DETECTED,                   "loop-detected",        "Request goes in circles",      "proxy_loop_detected"),
             Self::Internal            => (Http::INTERNAL_SERVER_ERROR,           "internal",             "Gateway error",                "proxy_internal_error"),
@@ -145,6 +148,7 @@ impl Kind {
             | Self::UpstreamTimeout
             | Self::SessionUnavailable
             | Self::AuditUnavailable
+            | Self::UpstreamPaused
             | Self::Overloaded
             | Self::Internal => Blame::Service,
         }
@@ -312,7 +316,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Kind; 24] = [
+    const ALL: [Kind; 25] = [
         Kind::Malformed,
         Kind::Unauthenticated,
         Kind::PolicyDenied,
@@ -334,6 +338,7 @@ mod tests {
         Kind::UpstreamTimeout,
         Kind::SessionUnavailable,
         Kind::AuditUnavailable,
+        Kind::UpstreamPaused,
         Kind::Overloaded,
         Kind::LoopDetected,
         Kind::Internal,

@@ -13,8 +13,9 @@ use crate::{
     middleware::{
         admit::Admit, announce::Announce, around, audit::Audit, authenticate::Authenticate,
         authorise::Authorise, find_route::FindRoute, forward::Forward, inject_token::InjectToken,
-        limit::Limit, normalise::Normalise, receive::Gateway, sanitise::Sanitise,
+        limit::Limit, normalise::Normalise, pause::Pause, receive::Gateway, sanitise::Sanitise,
     },
+    pause::Pauses,
     policy::Policy,
     session::Sessions,
     upstream::Upstream,
@@ -31,6 +32,8 @@ pub struct Shared {
     pub policy: Arc<Policy>,
     /// What each caller has left.
     pub limiter: Arc<Limiter>,
+    /// When the API wants to be left alone.
+    pub pauses: Arc<Pauses>,
     /// What signs us in.
     pub sessions: Arc<Sessions>,
     /// What time it is.
@@ -42,17 +45,18 @@ pub struct Shared {
 pub fn stack(config: &Config, shared: &Shared, upstream: Upstream) -> Gateway {
     ServiceBuilder::new()
         // Towards the caller: may this request pass?
-        .layer_fn(Gateway::new)                                                // opens the exchange; always answers
-        .layer(around(Audit::new(&shared.trail.scribe(), &shared.clock)))      // writes down how it ended
-        .layer(around(Admit::new(&config.server)))                             // refuses what is ambiguous or too large
-        .layer(around(Authenticate::new(&shared.callers)))                     // finds out who is calling
-        .layer(around(Sanitise))                                               // takes away what the API must not hear
-        .layer(around(FindRoute::new(&config.legacy)))                         // finds the route; moves legacy paths
-        .layer(around(Authorise::new(&shared.policy)))                         // asks the policy
-        .layer(around(Limit::new(&shared.limiter, &config.rate_limit)))        // takes it from the caller's quota
-        .layer(around(Announce))                                               // writes down that it begins
+        .layer_fn(Gateway::new)                                                     // opens the exchange; always answers
+        .layer(around(Audit::new(&shared.trail.scribe(), &shared.clock)))           // writes down how it ended
+        .layer(around(Admit::new(&config.server)))                                  // refuses what is ambiguous or too large
+        .layer(around(Authenticate::new(&shared.callers)))                          // finds out who is calling
+        .layer(around(Sanitise))                                                    // takes away what the API must not hear
+        .layer(around(FindRoute::new(&config.legacy)))                              // finds the route; moves legacy paths
+        .layer(around(Authorise::new(&shared.policy)))                              // asks the policy
+        .layer(around(Limit::new(&shared.limiter, &config.rate_limit)))             // takes it from the caller's quota
         // Towards the API: how does it get there?
-        .layer(around(InjectToken::new(&shared.sessions, config)))             // signs it in; replays once after a denial
-        .layer(around(Normalise::new(&config.errors)))                         // turns a 499 into an honest problem
-        .service(Forward::new(upstream, &config.upstream))                     // one attempt, within its time
+        .layer(around(Pause::new(&shared.pauses, &config.rate_limit)))              // leaves the API alone while it asks so
+        .layer(around(Announce))                                                    // writes down that it begins
+        .layer(around(InjectToken::new(&shared.sessions, &shared.pauses, config)))  // signs it in; replays once after a denial
+        .layer(around(Normalise::new(&config.errors)))                              // turns a 499 into an honest problem
+        .service(Forward::new(upstream, &config.upstream, &shared.clock))           // one attempt, within its time
 }

@@ -11,7 +11,7 @@ use std::{
 const FLOORS: &[&[&str]] = &[
     &["amove", "clock", "config", "message"],
     &["redis", "telemetry", "upstream"],
-    &["audit", "caller", "limit", "policy", "session"],
+    &["audit", "caller", "limit", "pause", "policy", "session"],
     &["problem"],
     &["exchange"],
     &["middleware"],

@@ -78,6 +78,62 @@ async fn status_as_json_says_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn status_and_records_tell_what_amove_did_not_want() {
+    let emulator = amove().await;
+    let settings = [
+        ("AMOVE_GATEWAY_AUDIT__STDOUT", "true"),
+        ("AMOVE_GATEWAY_CALLERS__LOCAL__RATE", "3/h"),
+        ("AMOVE_GATEWAY_CALLERS__LOCAL__BURST", "3"),
+    ];
+    let mut gateway = Gateway::ready(&emulator, &settings).await;
+    let before = ask(&gateway, &["status"]).await;
+    for status in [429, 503] {
+        emulator.inject(Fault::Status {
+            status,
+            body: String::new(),
+            retry_after: Some(if status == 429 { 1 } else { 50 }),
+            count: 1,
+            host: Some(Host::Main),
+            route: None,
+        });
+        assert_eq!(get(gateway.address, USERINFO).await.status(), status);
+        if status == 429 {
+            let screen = ask(&gateway, &["status", "--json"]).await;
+            assert_eq!(json(&screen)["pauses"][0]["identity"], "main");
+            eventually("the pause is over", async || {
+                let screen = json(&ask(&gateway, &["status", "--json"]).await);
+                screen["pauses"].as_array().is_some_and(Vec::is_empty)
+            })
+            .await;
+        }
+    }
+    // One is still within our quota, and one is not.
+    assert_eq!(get(gateway.address, USERINFO).await.status(), 503);
+    assert_eq!(get(gateway.address, USERINFO).await.status(), 429);
+
+    let screen = ask(&gateway, &["status"]).await;
+    gateway.process.signal("TERM");
+    assert_eq!(gateway.process.exit_code().await, Some(0));
+
+    for word in ["quotas", "paused"] {
+        assert!(!stdout(&before).contains(word), "{}", stdout(&before));
+    }
+    let screen = stdout(&screen);
+    assert!(screen.contains("quotas         1 requests refused, 0 waiting\n"), "{screen}");
+    let paused = "paused         everybody at Amove's api host (unavailable), ends in ";
+    assert!(screen.contains(paused), "{screen}");
+    let text = gateway.process.stdout();
+    let records = text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON"));
+    let told: Vec<_> = records
+        .map(|record: Value| (record["outcome"].to_string(), record["attempts"].to_string()))
+        .collect();
+    let expected = [("upstream_error", 1), ("upstream_error", 1), ("failed", 0), ("limited", 0)];
+    assert_eq!(told, expected.map(|(outcome, sent)| (format!("\"{outcome}\""), sent.to_string())));
+    let log = gateway.process.stderr();
+    assert_eq!(log.matches("Amove asks to be left alone").count(), 2, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn token_refresh_logs_in_once_and_tells_how_it_stands_then() {
     let emulator = amove().await;
     let gateway = Gateway::ready(&emulator, &[]).await;

@@ -1,4 +1,4 @@
-//! `/metrics`: what happens to our sessions, as OpenMetrics.
+//! `/metrics`: what happens, as OpenMetrics.
 
 use std::{fmt, sync::Arc};
 
@@ -10,7 +10,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{Status, reply};
+use super::{Status, held_back, reply};
 use crate::{
     audit, limit,
     message::Response,
@@ -162,6 +162,7 @@ impl Collector for Facts {
             let expires = expires.borrow().as_second();
             family.encode_family(&[("role", "server")])?.encode_gauge(&expires)?;
         }
+        held_back::encode(&mut encoder, &self.0.limiter, &self.0.pauses)?;
         audit(&mut encoder, &self.0.trail.state())
     }
 }
@@ -207,7 +208,7 @@ fn of(identity: &session::Status) -> (&'static str, &str) {
     ("identity", &identity.name)
 }
 
-fn encode_count(
+pub(super) fn encode_count(
     family: &mut MetricEncoder<'_>,
     labels: &impl EncodeLabelSet,
     count: u64,

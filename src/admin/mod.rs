@@ -14,11 +14,12 @@ use tower::{ServiceBuilder, service_fn};
 use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer};
 
 use self::desk::Desk;
-pub use self::status::{Report, Status};
+pub use self::status::{Limits, Paused, Report, Status};
 use crate::config::secret::Secret;
 
 mod desk;
 mod guard;
+mod held_back;
 mod metrics;
 mod orders;
 mod reply;

@@ -1,16 +1,17 @@
 //! What operators may know of the gateway at the moment they ask.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     audit::{self, Trail},
     clock::Clock,
     limit::{self, Limiter},
+    pause::{InForce, Pauses},
     session::{self, Sessions, State},
 };
 
@@ -21,6 +22,8 @@ pub struct Status {
     pub sessions: Arc<Sessions>,
     /// What each caller has left.
     pub limiter: Arc<Limiter>,
+    /// When the API wants to be left alone.
+    pub pauses: Arc<Pauses>,
     /// What has happened.
     pub trail: Arc<Trail>,
     /// What time it is.
@@ -54,32 +57,80 @@ pub struct Report {
     pub draining: bool,
     /// How each identity stands; the default one comes first.
     pub identities: Vec<session::Status>,
+    /// What the quotas hold back.
+    pub limits: Limits,
     /// How the store of quotas fares, if a fleet shares them.
     #[serde(default)]
     pub quota_store: Option<limit::Status>,
+    /// Whom the API wants to send nothing at the moment.
+    pub pauses: Vec<Paused>,
     /// How the audit log fares.
     pub audit: audit::State,
+}
+
+/// What the quotas hold back.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Limits {
+    /// Requests that were over a quota, by whose it is.
+    pub refused: BTreeMap<String, u64>,
+    /// Requests that wait for one.
+    pub waiting: usize,
+}
+
+/// Somebody whom the API wants to send nothing at the moment.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Paused {
+    /// To which host: `api` or `auth`.
+    pub host: String,
+    /// As whom; `None`: as anybody.
+    pub identity: Option<String>,
+    /// Why: `quota` or `unavailable`.
+    pub reason: String,
+    /// Until when, as far as it is believed.
+    pub until: Timestamp,
 }
 
 impl Status {
     /// How things stand now.
     pub fn report(&self) -> Report {
-        let identities = self.sessions.status();
+        let (identities, now) = (self.sessions.status(), self.clock.now());
         let draining = self.draining.is_cancelled();
         let audit = self.trail.state();
         let readiness = readiness(draining, audit.refuses, &identities);
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            now: self.clock.now(),
+            now,
             started: self.started,
             listening: self.listening.clone(),
             ready: readiness.is_ok(),
             reason: readiness.err().map(str::to_owned),
             draining,
+            limits: self.limits(),
+            pauses: self.paused(&identities, now),
             identities,
             quota_store: self.limiter.store(),
             audit,
         }
+    }
+
+    fn limits(&self) -> Limits {
+        let refused = self.limiter.refusals().read();
+        Limits {
+            refused: refused.map(|(scope, refused)| (scope.to_owned(), refused)).collect(),
+            waiting: self.limiter.queue().waiting(),
+        }
+    }
+
+    fn paused(&self, identities: &[session::Status], now: Timestamp) -> Vec<Paused> {
+        let paused = |pause: InForce| Paused {
+            host: pause.host.name().to_owned(),
+            identity: (pause.identity).and_then(|at| Some(identities.get(at)?.name.to_string())),
+            reason: pause.reason.name().to_owned(),
+            until: now
+                .checked_add(SignedDuration::try_from(pause.left).unwrap_or_default())
+                .unwrap_or(now),
+        };
+        self.pauses.in_force(Instant::now()).into_iter().map(paused).collect()
     }
 }
 

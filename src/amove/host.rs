@@ -8,3 +8,16 @@ pub enum Host {
     /// `auth.amove.io`: `/api/authentication/*` only.
     Auth,
 }
+
+impl Host {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Api, Self::Auth];
+
+    /// Its name in logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Auth => "auth",
+        }
+    }
+}

@@ -7,4 +7,5 @@ pub mod kinds;
 pub mod paths;
 pub mod patterns;
 pub mod request_token;
+pub mod retry_after;
 pub mod tags;

@@ -12,7 +12,7 @@ use super::{
     print,
 };
 use crate::{
-    admin::Report,
+    admin::{Paused, Report},
     audit,
     limit::Status as Store,
     session::{CredentialsKind, State, Status},
@@ -48,14 +48,22 @@ fn gateway(report: &Report, colour: bool) -> String {
     line(&mut text, "started", &format!("{:.0}", report.started));
     line(&mut text, "listening", &report.listening.join(", "));
     line(&mut text, "ready", &ready);
+    let refused: u64 = report.limits.refused.values().sum();
+    if refused > 0 || report.limits.waiting > 0 {
+        let waiting = report.limits.waiting;
+        line(&mut text, "quotas", &format!("{refused} requests refused, {waiting} waiting"));
+    }
     match &report.quota_store {
         None => {}
         Some(Store { error: Some(error), .. }) => {
-            line(&mut text, "quotas", &paint(&printable(error), Paint::Red, colour));
+            line(&mut text, "quota store", &paint(&printable(error), Paint::Red, colour));
         }
         Some(Store { members, .. }) => {
-            line(&mut text, "quotas", &format!("shared by {members} gateway(s)"));
+            line(&mut text, "quota store", &format!("shared by {members} gateway(s)"));
         }
+    }
+    for pause in &report.pauses {
+        line(&mut text, "paused", &paint(&paused(pause, report.now), Paint::Yellow, colour));
     }
     line(&mut text, "audit", &audit(&report.audit, colour));
     text
@@ -75,6 +83,13 @@ fn audit(state: &audit::State, colour: bool) -> String {
         None => {}
     }
     text
+}
+
+/// Whom Amove wants to send nothing, and until when.
+fn paused(pause: &Paused, now: Timestamp) -> String {
+    let whom = pause.identity.as_deref().map_or_else(|| "everybody".to_owned(), printable);
+    let (host, reason) = (printable(&pause.host), printable(&pause.reason));
+    format!("{whom} at Amove's {host} host ({reason}), ends {}", moment(Some(pause.until), now))
 }
 
 /// How the identities of `report` stand.

@@ -10,6 +10,7 @@
 mod decision;
 mod local;
 mod queue;
+mod refusals;
 mod shared;
 
 use std::{
@@ -36,6 +37,7 @@ use self::{
 pub use self::{
     decision::{Decision, Scope, Standing},
     queue::Queue,
+    refusals::Refusals,
     shared::{OpenError, Status},
 };
 use crate::{
@@ -55,6 +57,7 @@ pub struct Limiter<C: Clock + Clone = MonotonicClock> {
     /// Of each caller, how many requests are under way, and how many may be.
     concurrent: Vec<Option<(Arc<AtomicU32>, u32)>>,
     queue: Arc<Queue>,
+    refusals: Refusals,
     mode: LimitMode,
     /// Where the quotas are, if a fleet shares them.
     store: Option<Arc<Store>>,
@@ -164,9 +167,15 @@ impl<C: Clock + Clone> Limiter<C> {
                 .map(|caller| Some((Arc::default(), caller.max_concurrent?.get())))
                 .collect(),
             queue: Arc::default(),
+            refusals: Refusals::default(),
             mode: limits.mode,
             store,
         }
+    }
+
+    /// What was refused; counted by whoever refuses.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Counts one more request of the caller at that position as under way; `None` if it has as

@@ -33,6 +33,8 @@ pub struct Queue {
     /// How many wait, to be read without the lock.
     waiting: AtomicUsize,
     turned_away: AtomicU64,
+    granted: AtomicU64,
+    in_vain: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +66,16 @@ impl Queue {
         self.turned_away.load(Relaxed)
     }
 
+    /// How many waited and got what they waited for.
+    pub fn granted(&self) -> u64 {
+        self.granted.load(Relaxed)
+    }
+
+    /// How many waited as long as they could, and got nothing.
+    pub fn in_vain(&self) -> u64 {
+        self.in_vain.load(Relaxed)
+    }
+
     /// Waits for the quotas of `claim`, at most as long as `patience`; `None` if in vain.
     pub(super) async fn wait(
         self: &Arc<Self>,
@@ -75,7 +87,10 @@ impl Queue {
             self.turned_away.fetch_add(1, Relaxed);
             return None;
         };
-        timeout(patience, answer).await.ok()?.ok()
+        let granted = timeout(patience, answer).await.ok().and_then(Result::ok);
+        let count = if granted.is_some() { &self.granted } else { &self.in_vain };
+        count.fetch_add(1, Relaxed);
+        granted
     }
 
     /// What somebody who had to go on waiting was told last.

@@ -12,9 +12,11 @@ use tokio::time::timeout;
 
 use super::{Answer, Next, receive::VIA, sanitise::sanitise_answer};
 use crate::{
+    clock::Clock,
     config,
     exchange::{Exchange, REQUEST_ID},
     message::{BoxError, Malformed, Request, TooLarge},
+    pause::Wish,
     problem::{Kind, Problem},
     upstream::{self, Upstream},
 };
@@ -24,12 +26,13 @@ use crate::{
 pub struct Forward {
     upstream: Upstream,
     response_timeout: Duration,
+    clock: Clock,
 }
 
 impl Forward {
     /// Sends over `upstream`, and waits as long as `config` says.
-    pub fn new(upstream: Upstream, config: &config::Upstream) -> Self {
-        Self { upstream, response_timeout: config.response_timeout }
+    pub fn new(upstream: Upstream, config: &config::Upstream, clock: &Clock) -> Self {
+        Self { upstream, response_timeout: config.response_timeout, clock: clock.clone() }
     }
 
     /// Waits for a response as long as the request still makes progress, and then once more.
@@ -60,6 +63,9 @@ impl Next for Forward {
         let status = answer.as_ref().ok().map(http::Response::status);
         exchange.attempted(status, started.elapsed());
         let mut response = answer?;
+        if let Some(wish) = Wish::of(response.status(), response.headers(), &self.clock) {
+            exchange.set_wish(wish);
+        }
         sanitise_answer(response.headers_mut());
         // Answers hold credentials and personal data (contract section 8.1).
         let no_store = HeaderValue::from_static("no-store");

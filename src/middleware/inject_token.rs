@@ -4,13 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use http::{Method, header};
 
-use super::{Answer, Middleware, Next, request_token};
+use super::{Answer, Middleware, Next, request_token::Mint};
 use crate::{
     amove::catalogue::{AuthKind, Route},
     audit::Replay,
     config::{Config, RequestTokenRoutes},
     exchange::Exchange,
     message::{Body, Held, Request},
+    pause::Pauses,
     problem::{Kind, Problem},
     session::{self, Sessions, Token},
 };
@@ -23,16 +24,18 @@ const PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct InjectToken {
     sessions: Arc<Sessions>,
+    mint: Mint,
     request_tokens: RequestTokenRoutes,
     /// Of each identity: the size up to which a body is kept for a replay.
     replay_buffers: Vec<usize>,
 }
 
 impl InjectToken {
-    /// Signs in with `sessions`.
-    pub fn new(sessions: &Arc<Sessions>, config: &Config) -> Self {
+    /// Signs in with `sessions`; asks for no request token during one of `pauses`.
+    pub fn new(sessions: &Arc<Sessions>, pauses: &Arc<Pauses>, config: &Config) -> Self {
         Self {
             sessions: Arc::clone(sessions),
+            mint: Mint::new(sessions, pauses, &config.rate_limit),
             request_tokens: config.policy.request_token_routes,
             replay_buffers: config.identities.iter().map(|it| it.replay_buffer).collect(),
         }
@@ -118,7 +121,7 @@ impl InjectToken {
             let rule = "policy.request_token_routes = \"deny\"";
             return Err(Problem::new(Kind::PolicyDenied, detail).member("rule", rule));
         }
-        let request = request_token::complete(request, &self.sessions).await?;
+        let request = self.mint.complete(exchange.caller()?.identity, request).await?;
         next.run(exchange, request).await
     }
 }

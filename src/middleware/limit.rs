@@ -35,7 +35,10 @@ impl Middleware for Limit {
         next: &N,
     ) -> Answer {
         let (caller, route) = (exchange.caller()?, exchange.destination()?.route);
-        let Some(permit) = self.limiter.enter(caller.index) else { return Err(too_many()) };
+        let Some(permit) = self.limiter.enter(caller.index) else {
+            self.limiter.refusals().too_many_under_way();
+            return Err(too_many());
+        };
         if let Some(permit) = permit {
             // It is under way until its answer has been sent.
             exchange.hold(permit);
@@ -53,6 +56,7 @@ impl Middleware for Limit {
                 answer
             }
             Decision::Refused { standing, retry_after } => {
+                self.limiter.refusals().over(standing.scope);
                 Err(refusal(self.style, &standing, retry_after))
             }
             Decision::Unreachable { retry_after } => Err(unreachable(retry_after)),

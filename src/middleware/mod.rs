@@ -14,6 +14,7 @@ pub mod forward;
 pub mod inject_token;
 pub mod limit;
 pub mod normalise;
+pub mod pause;
 pub mod receive;
 mod request_token;
 pub mod sanitise;

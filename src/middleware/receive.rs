@@ -126,6 +126,10 @@ fn log(exchange: &Exchange, problem: &Problem) {
         _ if problem.kind() == Kind::Internal => {
             error!(?id, causes, "request failed by a mistake of ours")
         }
+        // The pause has been told when it began.
+        _ if problem.kind() == Kind::UpstreamPaused => {
+            debug!(?id, kind, causes, "request held back");
+        }
         Blame::Service => warn!(?id, kind, causes, "request could not be served"),
         Blame::Denied | Blame::Stranger | Blame::Quota | Blame::Api => {
             debug!(?id, kind, causes, "request ended in a problem");

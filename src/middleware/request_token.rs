@@ -1,38 +1,83 @@
 //! Completes a request whose body lacks its request token.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 
-use super::{admit, forward};
+use super::{admit, forward, pause::Pause};
+use secrecy::SecretString;
+
 use crate::{
-    amove::request_token::{Unfit, gap},
+    amove::{
+        host::Host,
+        request_token::{Unfit, gap},
+    },
+    config,
     message::{Body, Held, Request},
+    pause::{Pauses, Wish},
     problem::{Kind, Problem},
-    session::Sessions,
+    session::{self, Sessions},
+    upstream::auth::{self, Unavailable},
 };
 
 /// The body is held in memory; it is a small form.
 const FORM: usize = 64 * 1024;
 
-/// Puts a fresh token of `sessions` into the body, unless the caller has put one there.
-pub(super) async fn complete(
-    mut request: Request,
-    sessions: &Sessions,
-) -> Result<Request, Problem> {
-    check_media(request.headers())?;
-    let body = std::mem::take(request.body_mut());
-    let held = body.hold(FORM).await.map_err(forward::body_broke_off)?;
-    let Held::Whole(bytes, trailers) = held else { return Err(admit::too_large(FORM as u64)) };
-    // A client that has nothing to say sends no body at all.
-    let text = if bytes.is_empty() { "{}" } else { text(&bytes)? };
-    let bytes = match gap(text).map_err(unfit)? {
-        Some(gap) => Bytes::from_owner(gap.fill(text, &sessions.request_token().await?)),
-        None => bytes,
-    };
-    *request.body_mut() = Body::held(bytes, trailers);
-    let json = HeaderValue::from_static("application/json");
-    request.headers_mut().entry(header::CONTENT_TYPE).or_insert(json);
-    Ok(request)
+/// Where request tokens come from.
+#[derive(Debug)]
+pub(super) struct Mint {
+    sessions: Arc<Sessions>,
+    pause: Pause,
+}
+
+impl Mint {
+    /// Those of `sessions`, but none during one of `pauses`.
+    pub(super) fn new(
+        sessions: &Arc<Sessions>,
+        pauses: &Arc<Pauses>,
+        config: &config::RateLimit,
+    ) -> Self {
+        Self { sessions: Arc::clone(sessions), pause: Pause::new(pauses, config) }
+    }
+
+    /// Puts a fresh token into the body, unless the caller has put one there.
+    pub(super) async fn complete(
+        &self,
+        identity: usize,
+        mut request: Request,
+    ) -> Result<Request, Problem> {
+        check_media(request.headers())?;
+        let body = std::mem::take(request.body_mut());
+        let held = body.hold(FORM).await.map_err(forward::body_broke_off)?;
+        let Held::Whole(bytes, trailers) = held else { return Err(admit::too_large(FORM as u64)) };
+        // A client that has nothing to say sends no body at all.
+        let text = if bytes.is_empty() { "{}" } else { text(&bytes)? };
+        let bytes = match gap(text).map_err(unfit)? {
+            Some(gap) => Bytes::from_owner(gap.fill(text, &self.token(identity).await?)),
+            None => bytes,
+        };
+        *request.body_mut() = Body::held(bytes, trailers);
+        let json = HeaderValue::from_static("application/json");
+        request.headers_mut().entry(header::CONTENT_TYPE).or_insert(json);
+        Ok(request)
+    }
+
+    /// A fresh token, once the auth host wants to be asked for one.
+    async fn token(&self, identity: usize) -> Result<SecretString, Problem> {
+        let trial = self.pause.pass(identity, Host::Auth).await?;
+        let minted = self.sessions.request_token().await;
+        let wish = minted.as_ref().err().and_then(wish);
+        self.pause.heard(identity, Host::Auth, wish, trial.filter(|_| minted.is_ok()));
+        Ok(minted?)
+    }
+}
+
+/// What the auth host asks for instead of giving a token, if anything.
+fn wish(error: &session::Error) -> Option<Wish> {
+    let session::Error::NoRequestToken { source, .. } = error else { return None };
+    let auth::Error::Unavailable(Unavailable::Status(verdict)) = &**source else { return None };
+    Wish::new(verdict.status, verdict.retry_after?)
 }
 
 /// Only what is written in plain JSON can be completed.

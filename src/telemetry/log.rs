@@ -2,7 +2,8 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+use tracing::{Level, Metadata};
+use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
 
 use crate::config::{LogFormat, Telemetry};
 
@@ -23,5 +24,15 @@ pub fn start(config: &Telemetry) {
         layer.json().flatten_event(true).boxed()
     };
     // It fails only where somebody logs already, as in tests that share a process.
-    let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(filter_fn(may_be_written))
+        .with(layer)
+        .try_init();
+}
+
+/// Whatever is asked for: at its lowest level, the TLS library writes down the certificates of
+/// callers, and the tickets of sessions.
+fn may_be_written(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() != Level::TRACE || !metadata.target().starts_with("rustls")
 }

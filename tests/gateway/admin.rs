@@ -339,6 +339,76 @@ async fn the_metrics_tell_what_happens() {
 }
 
 #[tokio::test]
+async fn refusals_are_counted_by_whose_quota_it_was() {
+    let gateway = TestGateway::with(
+        "[callers.local]\nmax_concurrent = 2\nrate = \"3/h\"\nburst = 3\n\
+         [rate_limit.routes.\"GET project/*\"]\nrate = \"1/h\"\nburst = 1\n",
+    );
+    let gateway = gateway.await.logged_in().await;
+    let projects = "/api/v1/project/get_all";
+    let stall = |count| Fault::Stall { count, host: Some(Host::Main), route: None };
+    let refused = |scope: &str| format!("amove_gateway_limit_refused_total{{scope=\"{scope}\"}}");
+
+    assert_eq!(gateway.get(projects).await.status, 200);
+    assert_eq!(gateway.get(projects).await.status, 429);
+    gateway.amove.inject(stall(2));
+    let mut held = Vec::new();
+    for sent in 1..=2 {
+        let mut wire = gateway.wire().await;
+        wire.write(format!("GET {USERINFO} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await;
+        until("it is under way", async || gateway.seen().len() == 1 + sent).await;
+        held.push(wire);
+    }
+    for _ in 0..3 {
+        assert_eq!(gateway.get(USERINFO).await.status, 429);
+    }
+    drop(held);
+    until("they have ended", async || {
+        gateway.get(USERINFO).await.status == 429
+            && metrics(&gateway).await[&refused("caller")] > 0.0
+    })
+    .await;
+
+    let metrics = metrics(&gateway).await;
+    assert_eq!(metrics[&refused("route")], 1.0);
+    assert_eq!(metrics[&refused("caller")], 1.0);
+    assert!(metrics[&refused("concurrent")] >= 3.0);
+    assert_eq!((metrics[&refused("identity")], metrics[&refused("global")]), (0.0, 0.0));
+    let scopes = metrics.keys().filter(|name| name.contains("limit_refused"));
+    assert_eq!(scopes.count(), 5);
+    let status = gateway.ask_operator("/-/status.json").await.json();
+    assert_eq!(status["limits"]["refused"]["route"], 1, "{status}");
+    assert_eq!(status["limits"]["waiting"], 0, "{status}");
+}
+
+#[tokio::test]
+async fn requests_that_wait_are_counted_by_what_comes_of_it() {
+    let settings = "[rate_limit]\nglobal = \"2/s\"\nmode = \"wait\"\nmax_wait = \"1100ms\"\n";
+    let gateway = TestGateway::with(settings).await.logged_in().await;
+
+    // Two may come at once, and about two more while the others wait.
+    let calls = futures_util::future::join_all((0..10).map(|_| gateway.get(USERINFO)));
+    let (replies, ()) = tokio::join!(calls, async {
+        until("some wait", async || metrics(&gateway).await["amove_gateway_limit_waiting"] > 0.0)
+            .await;
+    });
+
+    let served = replies.iter().filter(|reply| reply.status == 200).count();
+    let refused = replies.iter().filter(|reply| reply.status == 429).count();
+    assert_eq!(served + refused, 10);
+    // Those who gave up are noticed when it is their turn.
+    until("nobody waits", async || metrics(&gateway).await["amove_gateway_limit_waiting"] == 0.0)
+        .await;
+    let metrics = metrics(&gateway).await;
+    let of =
+        |result: &str| metrics[&format!("amove_gateway_limit_waits_total{{result=\"{result}\"}}")];
+    assert!(of("granted") >= 1.0 && of("in_vain") >= 1.0, "{metrics:?}");
+    assert_eq!(of("no_room"), 0.0);
+    let over = metrics["amove_gateway_limit_refused_total{scope=\"global\"}"];
+    assert_eq!(over, f64::from(u32::try_from(refused).expect("ten at most")));
+}
+
+#[tokio::test]
 async fn the_metrics_are_what_their_content_type_says() {
     let gateway = TestGateway::without_mfa(&another("a \"b\" \\")).await.logged_in().await;
 

@@ -207,21 +207,20 @@ async fn a_crash_of_amove_is_a_bad_gateway() {
 
 #[tokio::test]
 async fn when_amove_says_when_to_come_back_callers_hear_it() {
-    let gateway = TestGateway::start().await.logged_in().await;
+    for (answered, expected, problem) in [
+        ("503 Busy", 503, Some("upstream-failure")),
+        ("499 x\r\nerror-code: PENDING", 409, Some("upstream-error")),
+        ("429 Slow", 429, None),
+    ] {
+        // Amove is left alone afterwards.
+        let gateway = TestGateway::start().await.logged_in().await;
+        let head = format!("HTTP/1.1 {answered}\r\nretry-after: 17\r\ncontent-length: 0\r\n\r\n");
 
-    let busy = raw("HTTP/1.1 503 Busy\r\nretry-after: 17\r\ncontent-length: 0\r\n\r\n");
-    let busy = answer_to(&gateway, busy).await;
-    let pending = raw(
-        "HTTP/1.1 499 x\r\nerror-code: PENDING\r\nretry-after: 18\r\ncontent-length: 0\r\n\r\n",
-    );
-    let pending = answer_to(&gateway, pending).await;
-    let slow = raw("HTTP/1.1 429 Slow\r\nretry-after: 19\r\ncontent-length: 0\r\n\r\n");
-    let slow = answer_to(&gateway, slow).await;
+        let reply = answer_to(&gateway, raw(&head)).await;
 
-    assert_eq!((busy.status, busy.header("retry-after")), (503, Some("17")));
-    assert_eq!((pending.status, pending.header("retry-after")), (409, Some("18")));
-    assert_eq!((slow.status, slow.header("retry-after")), (429, Some("19")));
-    assert_eq!(slow.problem(), None);
+        assert_eq!((reply.status, reply.header("retry-after")), (expected, Some("17")));
+        assert_eq!(reply.problem().as_deref(), problem, "{answered}");
+    }
 }
 
 #[tokio::test]

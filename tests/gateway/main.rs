@@ -8,6 +8,7 @@ mod hygiene;
 mod jwt;
 mod malformed;
 mod minting;
+mod pauses;
 mod policy;
 mod replay;
 mod routes;

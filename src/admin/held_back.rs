@@ -1,0 +1,70 @@
+//! `/metrics`: what quotas and the API's own wishes hold back.
+
+use std::fmt;
+
+use prometheus_client::{encoding::DescriptorEncoder, metrics::MetricType};
+
+use super::metrics::encode_count;
+use crate::{limit::Limiter, pause::Pauses};
+
+/// Writes down what `limiter` and `pauses` have counted.
+pub(super) fn encode(
+    encoder: &mut DescriptorEncoder<'_>,
+    limiter: &Limiter,
+    pauses: &Pauses,
+) -> fmt::Result {
+    limits(encoder, limiter)?;
+    self::pauses(encoder, pauses)
+}
+
+fn limits(encoder: &mut DescriptorEncoder<'_>, limiter: &Limiter) -> fmt::Result {
+    let (name, help) =
+        ("amove_gateway_limit_refused", "Requests that were over a quota, by whose it is.");
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (scope, refused) in limiter.refusals().read() {
+        encode_count(&mut family, &[("scope", scope)], refused)?;
+    }
+    let (queue, name) = (limiter.queue(), "amove_gateway_limit_waits");
+    let help = "Requests that were to wait for a quota, by what came of it.";
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    let results = [
+        ("granted", queue.granted()),
+        ("in_vain", queue.in_vain()),
+        ("no_room", queue.turned_away()),
+    ];
+    for (result, waits) in results {
+        encode_count(&mut family, &[("result", result)], waits)?;
+    }
+    let (name, help) = ("amove_gateway_limit_waiting", "Requests that wait for a quota.");
+    gauge(encoder, name, help, queue.waiting())
+}
+
+fn pauses(encoder: &mut DescriptorEncoder<'_>, pauses: &Pauses) -> fmt::Result {
+    let (name, help) =
+        ("amove_gateway_pauses", "Times that Amove began to ask to be left alone (`Retry-After`).");
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for counts in pauses.counts() {
+        let labels = [("host", counts.host.name()), ("reason", counts.reason.name())];
+        encode_count(&mut family, &labels, counts.begun)?;
+    }
+    let (name, help) = (
+        "amove_gateway_pause_requests",
+        "Requests that Amove did not want yet, by what became of them.",
+    );
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for counts in pauses.counts() {
+        for (result, requests) in [("refused", counts.refused), ("waited", counts.waited)] {
+            let (host, reason) = (counts.host.name(), counts.reason.name());
+            let labels = [("host", host), ("reason", reason), ("result", result)];
+            encode_count(&mut family, &labels, requests)?;
+        }
+    }
+    let (name, help) =
+        ("amove_gateway_pause_waiting", "Requests that wait for the end of a pause.");
+    gauge(encoder, name, help, pauses.waiting())
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: usize) -> fmt::Result {
+    let value = i64::try_from(value).unwrap_or(i64::MAX);
+    encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+}
