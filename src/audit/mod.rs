@@ -20,6 +20,8 @@ mod query;
 mod record;
 mod signing;
 mod store;
+#[cfg(test)]
+mod tests;
 mod trail;
 mod verify;
 mod writer;
