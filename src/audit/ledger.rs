@@ -15,7 +15,7 @@ use super::{
     chain::{Chain, Head},
     journal::{Frames, Segment},
     record::Record,
-    store::{Anchor, Day, Folder, Lock, OpenError, Reader, create_folder},
+    store::{Anchor, Day, Facets, Folder, Lock, OpenError, Reader, create_folder},
     writer::Work,
 };
 use crate::clock::Clock;
@@ -38,6 +38,14 @@ pub(super) enum Error {
     System(#[from] io::Error),
 }
 
+/// A stretch of the chain: its first number, from when to when, and what occurs in it.
+#[derive(Debug)]
+struct Span {
+    first: u64,
+    times: (i64, i64),
+    facets: Facets,
+}
+
 /// The store, opened to write.
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -47,8 +55,8 @@ pub(super) struct Ledger {
     day: Option<Day>,
     /// How far each journal has been read.
     positions: HashMap<String, u64>,
-    /// The stretch that the next records belong to: its first number, and from when to when.
-    span: Option<(u64, (i64, i64))>,
+    /// The stretch that the next records belong to.
+    span: Option<Span>,
     /// How far the chain had got when its head was last signed, and when that was.
     signed: (u64, Option<Instant>),
 }
@@ -183,18 +191,25 @@ impl Ledger {
         let Some(day) = &mut self.day else { return Ok(None) };
         let writing = day.begin(&anchor)?;
         let mut lines = work.lines.is_some().then(Vec::new);
+        let fresh = || Span { first: before.seq + 1, times, facets: Facets::default() };
+        // It is put back when everything is written.
+        let mut span = self.span.take().unwrap_or_else(fresh);
+        span.times = (span.times.0.min(times.0), span.times.1.max(times.1));
         for record in records {
             let sealed = self.chain.seal(&self.gateway, record.clone());
             writing.insert(&sealed)?;
+            let mut noted = Ok(());
+            span.facets.add(record, |kind, value| {
+                noted = std::mem::replace(&mut noted, Ok(()))
+                    .and_then(|()| writing.facet(kind, value, span.first));
+            });
+            noted?;
             lines.iter_mut().for_each(|lines| sealed.json_line(lines));
         }
         let head = self.chain.head();
-        let (first, known) = self.span.unwrap_or((before.seq + 1, times));
-        let times = (known.0.min(times.0), known.1.max(times.1));
-        writing.span((first, head.seq), times)?;
+        writing.span((span.first, head.seq), span.times)?;
         writing.commit(head, positions.iter().map(|(name, at)| (name.as_str(), *at)))?;
-        let is_full = head.seq - first >= SPAN;
-        self.span = (!is_full).then_some((first, times));
+        self.span = (head.seq - span.first < SPAN).then_some(span);
         Ok(lines)
     }
 

@@ -96,6 +96,34 @@ impl Filter {
         Ok(())
     }
 
+    /// What has to occur in a stretch of the chain so that it can have something that fits, as
+    /// conditions on its facets.
+    pub(super) fn facets(&self) -> Vec<(&'static str, Vec<&dyn ToSql>)> {
+        let mut facets: Vec<(_, Vec<&dyn ToSql>)> = Vec::new();
+        let texts = [
+            ("kind = 'caller' AND value = ?", &self.caller),
+            ("kind = 'identity' AND value = ?", &self.identity),
+            ("kind = 'code' AND value = ?", &self.code),
+        ];
+        for (term, text) in texts {
+            facets.extend(text.iter().map(|text| (term, vec![text as &dyn ToSql])));
+        }
+        if let Some(route) = &self.route {
+            facets.push(match route.contains('*') {
+                true => ("kind = 'route' AND value GLOB ?", vec![route]),
+                false => ("kind = 'route' AND value = ?", vec![route]),
+            });
+        }
+        if let Some(outcome) = &self.outcome {
+            facets.push(("kind = 'outcome' AND value = ?", vec![outcome]));
+        }
+        if let Some(Status { lowest, highest }) = &self.status {
+            let term = "kind = 'status' AND CAST(value AS INTEGER) BETWEEN ? AND ?";
+            facets.push((term, vec![lowest, highest]));
+        }
+        facets
+    }
+
     /// As a condition of SQL, and what goes into its gaps. Numbers of records are not in it.
     pub(super) fn condition(&self) -> (String, Vec<&dyn ToSql>) {
         let mut terms: Vec<&str> = vec!["TRUE"];
@@ -129,26 +157,16 @@ impl Filter {
         if let Some(until) = &self.until {
             add("time < ?", until);
         }
-        // Said again in the words of the partial indexes, or they would not be used.
-        if self.status.is_some_and(|status| status.lowest >= 400) {
-            terms.push("status >= 400");
-        }
-        match self.outcome {
-            Some(Outcome::Ok) => terms.push("outcome = 'ok'"),
-            Some(outcome) => {
-                terms.push("outcome <> 'ok'");
-                terms.push(match outcome {
-                    Outcome::UpstreamError => "outcome = 'upstream_error'",
-                    Outcome::Denied => "outcome = 'denied'",
-                    Outcome::Limited => "outcome = 'limited'",
-                    Outcome::Unauthenticated => "outcome = 'unauthenticated'",
-                    Outcome::ClientClosed => "outcome = 'client_closed'",
-                    Outcome::Failed | Outcome::Ok => "outcome = 'failed'",
-                });
-            }
-            None => {}
+        if let Some(outcome) = &self.outcome {
+            add("outcome = ?", outcome);
         }
         (terms.join(" AND "), values)
+    }
+}
+
+impl ToSql for Outcome {
+    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+        Ok(self.word().into())
     }
 }
 

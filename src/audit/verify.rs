@@ -5,7 +5,7 @@ use super::{
     chain::{Chain, Head},
     record::{Hash, Record, Sealed},
     signing::{PublicKey, verifies},
-    store::{Days, Reader, Wanted},
+    store::{Days, Facets, Reader, Wanted},
     trail::Archive,
 };
 
@@ -252,7 +252,6 @@ impl Rows<'_> {
         }
         let unreadable = |reason| broken(seq, &format!("it cannot be read: {reason}"));
         let (record, hash) = read.map_err(unreadable)?;
-        let time = record.time;
         let sealed = Sealed { seq, gateway: self.gateway, record, prev_hash: head.hash, hash };
         if self.chain.hash(&sealed) != hash {
             return Err(broken(
@@ -261,14 +260,12 @@ impl Rows<'_> {
             ));
         }
         *head = Head { seq, hash };
-        // What lies outside its span would not be found by its time.
+        // What its span does not tell of would not be found.
         while self.spans.first().is_some_and(|span| span.last < seq) {
             self.spans = &self.spans[1..];
         }
-        let in_span =
-            |span: &Span| span.first <= seq && (span.earliest..=span.latest).contains(&time);
-        if !self.spans.first().is_some_and(in_span) {
-            return Err(broken(seq, "it would not be found: no span of time holds it"));
+        if !self.spans.first().is_some_and(|span| span.holds(seq, &sealed.record)) {
+            return Err(broken(seq, "it would not be found: its span does not tell of it"));
         }
         while let [signed, rest @ ..] = self.heads
             && signed.head.seq <= seq
@@ -312,6 +309,15 @@ struct Span {
     last: u64,
     earliest: i64,
     latest: i64,
+    facets: Facets,
+}
+
+impl Span {
+    fn holds(&self, seq: u64, record: &Record<'_>) -> bool {
+        self.first <= seq
+            && (self.earliest..=self.latest).contains(&record.time)
+            && self.facets.hold(record)
+    }
 }
 
 fn spans(reader: &Reader) -> rusqlite::Result<Vec<Span>> {
@@ -319,7 +325,17 @@ fn spans(reader: &Reader) -> rusqlite::Result<Vec<Span>> {
     let mut select = reader.connection().prepare(select)?;
     let rows = select.query_map([], |row| {
         let (first, last, earliest, latest) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-        Ok(Span { first, last, earliest, latest })
+        Ok(Span { first, last, earliest, latest, facets: Facets::default() })
     })?;
-    rows.collect()
+    let mut spans = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut select = reader.connection().prepare("SELECT kind, value, first FROM facets")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let first: u64 = row.get(2)?;
+        if let Ok(at) = spans.binary_search_by_key(&first, |span| span.first) {
+            let (kind, value) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
+            spans[at].facets.insert(kind, value);
+        }
+    }
+    Ok(spans)
 }

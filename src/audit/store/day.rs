@@ -10,6 +10,7 @@ use std::{
 use jiff::civil::Date;
 use rusqlite::{Connection, OpenFlags, Result, Row, Transaction, params, types::Type};
 
+use super::facets::Kind;
 use crate::audit::{
     chain::Head,
     record::{Hash, Outcome, Phase, Record, Replay, Sealed},
@@ -60,6 +61,8 @@ impl Day {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         // A batch is on the disk before its journal may be deleted.
         connection.pragma_update(None, "synchronous", "FULL")?;
+        // 16 MiB: pages that change often are written to the file less often.
+        connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
         connection.set_prepared_statement_cache_capacity(32);
         let metadata = fs::metadata(path).map_err(system)?;
         if metadata.permissions().mode() & 0o077 != 0 {
@@ -154,6 +157,13 @@ impl Writing<'_> {
         let insert = "INSERT OR REPLACE INTO spans VALUES (?1, ?2, ?3, ?4)";
         let row = params![first, last, earliest, latest];
         self.transaction.prepare_cached(insert)?.execute(row)?;
+        Ok(())
+    }
+
+    /// Notes that `value` occurs in the span that begins with `first`.
+    pub(in crate::audit) fn facet(&self, kind: Kind, value: &str, first: u64) -> Result<()> {
+        let insert = "INSERT OR IGNORE INTO facets VALUES (?1, ?2, ?3)";
+        self.transaction.prepare_cached(insert)?.execute(params![kind.word(), value, first])?;
         Ok(())
     }
 

@@ -9,11 +9,13 @@
 //! ```
 
 mod day;
+mod facets;
 mod folder;
 mod read;
 
 pub(super) use self::{
     day::{Anchor, Day},
+    facets::Facets,
     folder::{Folder, Lock, create_folder},
     read::Reader,
 };

@@ -135,46 +135,55 @@ impl Reader {
         newest_first: bool,
         show: &mut dyn FnMut(&Sealed<'_>) -> Result<Wanted>,
     ) -> Result<()> {
-        let Some((first, last)) = self.stretch(filter)? else { return Ok(()) };
-        let (condition, mut values) = filter.condition();
+        let (condition, values) = filter.condition();
         let order = if newest_first { "DESC" } else { "ASC" };
         let select = format!(
             "SELECT {COLUMNS}, coalesce((SELECT hash FROM records before \
              WHERE before.seq = records.seq - 1), (SELECT prev_hash FROM chain)) \
              FROM records WHERE {condition} AND seq >= ? AND seq <= ? ORDER BY seq {order}"
         );
-        values.extend([&first as &dyn ToSql, &last]);
         let mut select = self.connection.prepare_cached(&select)?;
-        let mut rows = select.query(params_from_iter(values))?;
-        while let Some(row) = rows.next()? {
-            let (seq, record, hash) = day::row(row)?;
-            let prev_hash: Hash = row.get(26)?;
-            let gateway = &self.anchor.gateway;
-            if show(&Sealed { seq, gateway, record, prev_hash, hash })?.is_break() {
-                break;
+        for (first, last) in self.spans(filter, order)? {
+            let ends = [&first as &dyn ToSql, &last];
+            let mut rows = select.query(params_from_iter(values.iter().copied().chain(ends)))?;
+            while let Some(row) = rows.next()? {
+                let (seq, record, hash) = day::row(row)?;
+                let prev_hash: Hash = row.get(26)?;
+                let gateway = &self.anchor.gateway;
+                if show(&Sealed { seq, gateway, record, prev_hash, hash })?.is_break() {
+                    return Ok(());
+                }
             }
         }
         Ok(())
     }
 
-    /// Between which numbers there can be something that fits.
-    fn stretch(&self, filter: &Filter) -> Result<Option<(u64, u64)>> {
-        let (mut first, mut last) = (self.anchor.first, i64::MAX.unsigned_abs());
-        if filter.since.is_some() || filter.until.is_some() {
-            let select = "SELECT min(first), max(last) FROM spans \
-                          WHERE latest >= ? AND earliest < ?";
-            let mut select = self.connection.prepare_cached(select)?;
-            let (since, until) =
-                (filter.since.unwrap_or(i64::MIN), filter.until.unwrap_or(i64::MAX));
-            let found: (Option<u64>, Option<u64>) =
-                select.query_row([since, until], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            let (Some(lowest), Some(highest)) = found else { return Ok(None) };
-            (first, last) = (lowest, highest);
+    /// The stretches that can have something that fits, cut to the numbers that are wanted.
+    fn spans(&self, filter: &Filter, order: &str) -> Result<Vec<(u64, u64)>> {
+        // SQLite's numbers are signed.
+        let most = i64::MAX.unsigned_abs();
+        let lowest = filter.after.map_or(0, |after| after.saturating_add(1)).min(most);
+        let highest = filter.before.map_or(most, |before| before.saturating_sub(1)).min(most);
+        let since = filter.since.unwrap_or(i64::MIN);
+        // The end is not part of it.
+        let until = filter.until.map_or(i64::MAX, |until| until.saturating_sub(1));
+        let mut select = String::from(
+            "SELECT first, last FROM spans WHERE last >= ? AND first <= ? \
+             AND latest >= ? AND earliest <= ?",
+        );
+        let mut values: Vec<&dyn ToSql> = vec![&lowest, &highest, &since, &until];
+        let facets = filter.facets();
+        for (term, wanted) in &facets {
+            select += &format!(" AND first IN (SELECT first FROM facets WHERE {term})");
+            values.extend(wanted);
         }
-        let before = filter.before.map_or(last, |before| before.saturating_sub(1));
-        let after = filter.after.map_or(first, |after| after.saturating_add(1));
-        (first, last) = (first.max(after), last.min(before));
-        Ok((first <= last).then_some((first, last)))
+        select += &format!(" ORDER BY first {order}");
+        let mut select = self.connection.prepare_cached(&select)?;
+        let rows = select.query_map(params_from_iter(values), |row| {
+            let (first, last): (u64, u64) = (row.get(0)?, row.get(1)?);
+            Ok((first.max(lowest), last.min(highest)))
+        })?;
+        rows.collect()
     }
 
     /// Whether it is known how the request ended that `intent` is about.

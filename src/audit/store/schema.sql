@@ -29,13 +29,8 @@ CREATE TABLE records (
     hash            BLOB    NOT NULL
 ) STRICT;
 
-CREATE INDEX by_caller  ON records (caller);
-CREATE INDEX by_route   ON records (route);
-CREATE INDEX by_status  ON records (status) WHERE status >= 400;
-CREATE INDEX by_code    ON records (code) WHERE code IS NOT NULL;
-CREATE INDEX by_outcome ON records (outcome) WHERE outcome <> 'ok';
 -- What has an intent is looked up by it.
-CREATE INDEX by_id      ON records (id) WHERE effect IS NOT 'read';
+CREATE INDEX by_id ON records (id) WHERE effect IS NOT 'read';
 
 -- Whose records these are, where the chain comes from, and how far it has got.
 CREATE TABLE chain (
@@ -46,13 +41,21 @@ CREATE TABLE chain (
     hash      BLOB    NOT NULL
 ) STRICT;
 
--- From when to when, for each stretch of the chain: finds a time without an index over all records.
+-- Stretches of the chain, from when to when, and what occurs in each: a query opens only those that
+-- can have what it looks for. An index over all records would cost more than the records.
 CREATE TABLE spans (
     first    INTEGER PRIMARY KEY,
     last     INTEGER NOT NULL,
     earliest INTEGER NOT NULL,
     latest   INTEGER NOT NULL
 ) STRICT;
+
+CREATE TABLE facets (
+    kind  TEXT    NOT NULL, -- caller, identity, route, status, code, outcome
+    value TEXT    NOT NULL,
+    first INTEGER NOT NULL, -- of the span
+    PRIMARY KEY (kind, value, first)
+) STRICT, WITHOUT ROWID;
 
 -- Heads of the chain that were signed.
 CREATE TABLE heads (
