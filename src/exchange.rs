@@ -18,7 +18,7 @@ use crate::{
     caller::Caller,
     clock::Clock,
     limit::Permit,
-    message::{BoxError, Close, Direction, Peer, Watch},
+    message::{BoxError, Close, Direction, Malformed, Peer, TooLarge, Watch},
     pause::Wish,
     problem::{Blame, Kind, Problem},
     upstream::Host,
@@ -56,6 +56,8 @@ pub struct Exchange {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     request_complete: AtomicBool,
+    /// The caller broke off in the middle of its request.
+    caller_left: AtomicBool,
     response_complete: AtomicBool,
     /// The trace that the request belongs to, if it says so well.
     trace: Option<HeaderValue>,
@@ -135,6 +137,7 @@ impl Exchange {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             request_complete: AtomicBool::new(false),
+            caller_left: AtomicBool::new(false),
             response_complete: AtomicBool::new(false),
             trace: headers.get(TRACEPARENT).filter(|it| is_traceparent(it.as_bytes())).cloned(),
             ledger: OnceLock::new(),
@@ -295,6 +298,9 @@ impl Exchange {
     fn outcome(&self) -> Outcome {
         let ending = lock(&self.ending);
         let Some(status) = ending.status else { return Outcome::ClientClosed };
+        if self.caller_left.load(Ordering::Relaxed) {
+            return Outcome::ClientClosed;
+        }
         if ending.broken {
             return Outcome::Failed;
         }
@@ -385,6 +391,11 @@ impl Watch for Exchange {
     }
 
     fn failed(&self, direction: Direction, error: &BoxError) {
+        if direction == Direction::Request {
+            // What is wrong with its bytes is another matter.
+            let is_refused = error.is::<TooLarge>() || error.is::<Malformed>();
+            self.caller_left.store(!is_refused, Ordering::Relaxed);
+        }
         if direction == Direction::Response {
             lock(&self.ending).broken = true;
             tracing::warn!(id = ?self.id, error = error.to_string(), "response broke off");
