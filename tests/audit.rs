@@ -44,7 +44,16 @@ const ON_FAILURE: &str = "AMOVE_GATEWAY_AUDIT__ON_FAILURE";
 
 /// How often the gateway is killed; 200 outside CI show more.
 fn kills() -> u32 {
-    std::env::var("AMOVE_GATEWAY_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(6)
+    number("AMOVE_GATEWAY_TEST_KILLS").unwrap_or(6)
+}
+
+/// How many requests are counted; 100,000 outside CI show more.
+fn requests() -> u32 {
+    number("AMOVE_GATEWAY_TEST_REQUESTS").unwrap_or(960)
+}
+
+fn number(name: &str) -> Option<u32> {
+    std::env::var(name).ok()?.parse().ok()
 }
 
 async fn amove() -> Emulator {
@@ -207,10 +216,11 @@ async fn every_request_leaves_exactly_one_outcome_however_it_ends() {
     let address = gateway.address;
     let sent = Arc::new(Mutex::new(BTreeSet::new()));
     let mut clients = JoinSet::new();
-    for client in 0..16_u32 {
+    let count = if requests() > 10_000 { 64 } else { 16 };
+    for client in 0..count {
         let sent = Arc::clone(&sent);
         clients.spawn(async move {
-            for turn in 0..60_u32 {
+            for turn in 0..requests() / count {
                 let id = format!("c{client}-{turn}");
                 let (method, target, leaves) = match (client + turn) % 8 {
                     0 => ("GET", USERINFO, false),
