@@ -195,9 +195,10 @@ impl Ledger {
         // It is put back when everything is written.
         let mut span = self.span.take().unwrap_or_else(fresh);
         span.times = (span.times.0.min(times.0), span.times.1.max(times.1));
+        let mut inserter = writing.inserter()?;
         for record in records {
             let sealed = self.chain.seal(&self.gateway, record.clone());
-            writing.insert(&sealed)?;
+            inserter.insert(&sealed)?;
             let mut noted = Ok(());
             span.facets.add(record, |kind, value| {
                 noted = std::mem::replace(&mut noted, Ok(()))
@@ -206,6 +207,7 @@ impl Ledger {
             noted?;
             lines.iter_mut().for_each(|lines| sealed.json_line(lines));
         }
+        drop(inserter);
         let head = self.chain.head();
         writing.span((span.first, head.seq), span.times)?;
         writing.commit(head, positions.iter().map(|(name, at)| (name.as_str(), *at)))?;

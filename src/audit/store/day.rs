@@ -8,7 +8,9 @@ use std::{
 };
 
 use jiff::civil::Date;
-use rusqlite::{Connection, OpenFlags, Result, Row, Transaction, params, types::Type};
+use rusqlite::{
+    CachedStatement, Connection, OpenFlags, Result, Row, Transaction, params, types::Type,
+};
 
 use super::facets::Kind;
 use crate::audit::{
@@ -114,10 +116,13 @@ pub(in crate::audit) struct Writing<'a> {
     transaction: Transaction<'a>,
 }
 
-impl Writing<'_> {
-    pub(in crate::audit) fn insert(&self, sealed: &Sealed<'_>) -> Result<()> {
+/// Puts records into a day, one after the other.
+pub(in crate::audit) struct Inserter<'a>(CachedStatement<'a>);
+
+impl Inserter<'_> {
+    pub(in crate::audit) fn insert(&mut self, sealed: &Sealed<'_>) -> Result<()> {
         let record = &sealed.record;
-        self.transaction.prepare_cached(INSERT)?.execute(params![
+        self.0.execute(params![
             sealed.seq,
             record.phase.word(),
             record.id.as_bytes(),
@@ -146,6 +151,13 @@ impl Writing<'_> {
             sealed.hash,
         ])?;
         Ok(())
+    }
+}
+
+impl Writing<'_> {
+    /// What puts records in.
+    pub(in crate::audit) fn inserter(&self) -> Result<Inserter<'_>> {
+        self.transaction.prepare_cached(INSERT).map(Inserter)
     }
 
     /// Notes that the records from `first` to `last` are of the time from `earliest` to `latest`.
