@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{
@@ -100,7 +101,7 @@ fn run(mut work: Work, mut ledger: Option<Ledger>, ended: &AtomicBool) {
     loop {
         let ending = ended.load(Acquire);
         work.journals.write_all();
-        match work.drain(&mut ledger, ending) {
+        match work.attempt(&mut ledger, ending) {
             Ok(()) if complained => {
                 complained = false;
                 tracing::info!("the audit store takes records again");
@@ -145,6 +146,15 @@ impl Work {
             }
             park_timeout(left);
         }
+    }
+
+    /// As [`Self::drain`]; a panic is a failure like any other, after which the store is opened anew.
+    fn attempt(&mut self, ledger: &mut Option<Ledger>, ending: bool) -> Result<(), Error> {
+        let drain = AssertUnwindSafe(|| self.drain(ledger, ending));
+        catch_unwind(drain).unwrap_or_else(|_| {
+            *ledger = None;
+            Err(io::Error::other("the writer of the audit log has crashed").into())
+        })
     }
 
     /// Moves everything that is in the journals into the store.

@@ -29,6 +29,8 @@ use crate::{
 
 /// A file that is larger is followed by another one.
 const SEGMENT: u64 = 16 * 1024 * 1024;
+/// So many files may wait for a store that takes nothing: 1 GiB.
+const BEHIND: usize = 64;
 /// What may wait in memory, for each worker, while nothing can be written.
 const WAITING: usize = 1024 * 1024;
 
@@ -274,6 +276,11 @@ impl Journals {
     }
 
     fn begin(&self) -> io::Result<Arc<Segment>> {
+        // One for each worker, and so many that the store has not taken.
+        if lock(&self.segments).len() >= BEHIND + lock(&self.scribes).len() {
+            let reason = "the store takes no records, and the journal has no more room for them";
+            return Err(io::Error::new(io::ErrorKind::StorageFull, reason));
+        }
         let number = self.next.fetch_add(1, Relaxed);
         let segment = Segment::create(&self.folder, format!("{}-{number:08x}", self.run));
         let segment = match segment {
