@@ -13,6 +13,7 @@
 //! - `central`: ships what is stored to PostgreSQL, at its own pace.
 
 mod chain;
+mod export;
 mod journal;
 mod ledger;
 mod lines;
@@ -27,13 +28,14 @@ mod verify;
 mod writer;
 
 pub use self::{
-    chain::Head,
+    chain::{Head, HeadError},
+    export::{Export, Format},
     journal::{Receipt, Scribe, Unwritten},
-    query::{Filter, FilterError},
+    query::{Filter, FilterError, Status},
     record::{Hash, Outcome, Phase, Record, Replay, Sealed, Value},
     signing::PublicKey,
     store::{Days, OpenError, Wanted},
-    trail::{Archive, State, Trail},
+    trail::{Archive, State, Trail, is_signing_key},
     verify::{Finding, Verified, VerifyError, verify},
     writer::Writer,
 };

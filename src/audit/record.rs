@@ -1,6 +1,6 @@
 //! One record: what it holds, and how it is written as JSON.
 
-use std::io::Write;
+use std::{fmt, io::Write};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -326,6 +326,15 @@ impl Value<'_> {
                 out.extend(digits.map(|digit| DIGITS[usize::from(digit)]));
             }
         }
+    }
+}
+
+/// As it stands, without quotes.
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Vec::new();
+        self.plain(&mut text);
+        f.write_str(&String::from_utf8_lossy(&text))
     }
 }
 
