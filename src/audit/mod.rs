@@ -9,11 +9,12 @@
 //! - `journal`: each worker appends to a file of its own. When that is done the request goes on.
 //! - `chain`, `signing`: every record is sealed with the hash of the one before it.
 //! - `store`, `ledger`, `writer`: one thread moves records from the journals into SQLite.
-//! - `query`, `verify`, `export`: what can be done with them.
+//! - `query`, `verify` (with `hasher`), `export`: what can be done with them.
 //! - `central`: ships what is stored to PostgreSQL, at its own pace.
 
 mod chain;
 mod export;
+mod hasher;
 mod journal;
 mod ledger;
 mod lines;

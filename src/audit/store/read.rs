@@ -37,6 +37,9 @@ pub(in crate::audit) struct Reader {
     connection: Connection,
 }
 
+/// A record with the hash it carries, or why it cannot be read.
+pub(in crate::audit) type Read<'a> = std::result::Result<(Record<'a>, Hash), String>;
+
 /// Whether to go on.
 pub type Wanted = std::ops::ControlFlow<()>;
 
@@ -274,7 +277,7 @@ impl Reader {
     /// Goes through all records in their order, with the number each has.
     pub(in crate::audit) fn each(
         &self,
-        show: &mut dyn FnMut(u64, std::result::Result<(Record<'_>, Hash), String>) -> Wanted,
+        show: &mut dyn FnMut(u64, Read<'_>) -> Wanted,
     ) -> Result<()> {
         let select = format!("SELECT {COLUMNS} FROM records ORDER BY seq");
         let mut select = self.connection.prepare(&select)?;

@@ -2,11 +2,13 @@
 
 use jiff::Timestamp;
 
-use super::super::{
-    operator::printable,
-    paint::{Paint, paint},
+use crate::{
+    audit::{Outcome, Phase, Record, Sealed},
+    cli::{
+        operator::printable,
+        paint::{Paint, paint},
+    },
 };
-use crate::audit::{Outcome, Phase, Record, Sealed};
 
 const COLUMNS: usize = 8;
 const HEAD: [&str; COLUMNS] =
@@ -249,7 +251,7 @@ mod tests {
         let wild = Record { request_id: "\u{1b}[2J\u{9b}x\r\ny", ..record() };
 
         for colour in [false, true] {
-            let lines = shown(Look { colour, ..LOOK }, &[wild.clone()]);
+            let lines = shown(Look { colour, ..LOOK }, std::slice::from_ref(&wild));
 
             assert_eq!(lines.len(), 2);
             assert!(lines[1].contains(" [2J x  y"), "{}", lines[1]);

@@ -6,7 +6,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Exit, Failure, Global, place::Place, print, progress, unread};
-use crate::audit::{self, Finding, Head, PublicKey, Verified, VerifyError};
+use crate::{
+    audit::{self, Finding, Head, PublicKey, Verified, VerifyError},
+    cli::operator::printable,
+};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Arguments {
@@ -59,7 +62,7 @@ fn broken(finding: &Finding, json: bool) -> Result<(), Failure> {
         let verdict = json!({ "ok": false, "seq": seq, "what": what });
         print(format!("{verdict:#}\n"))?;
     }
-    let what = super::super::operator::printable(what);
+    let what = printable(what);
     Err(Failure::new(Exit::Broken, format!("the audit log is broken at record {seq}: {what}")))
 }
 
@@ -73,7 +76,7 @@ fn told(verified: &Verified) -> String {
         let _ = writeln!(text, "{name:14} {value}");
     };
     line("audit log", "whole and unchanged".to_owned());
-    line("gateway", super::super::operator::printable(gateway));
+    line("gateway", printable(gateway));
     line("records", format!("{records}, number {first} to {}", head.seq));
     line(
         "signatures",
