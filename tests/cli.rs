@@ -16,7 +16,7 @@ use process_support::{
 
 mod process_support;
 
-const VERBS: [&str; 12] = [
+const VERBS: [&str; 13] = [
     "run",
     "sandbox",
     "emulator",
@@ -24,6 +24,7 @@ const VERBS: [&str; 12] = [
     "login",
     "status",
     "token",
+    "audit",
     "routes",
     "config",
     "healthcheck",

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Scope, Status,
+    audit::Search,
     guard::{self, Guard},
     metrics::Metrics,
     orders::{Order, Orders},
@@ -23,12 +24,14 @@ pub(super) struct Desk {
     guard: Guard,
     metrics: Metrics,
     orders: Orders,
+    search: Search,
 }
 
 /// What there is to ask for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Page {
     View(View),
+    Audit,
     Order(Order),
 }
 
@@ -48,6 +51,7 @@ impl Page {
             "/readyz" | "/healthz" => Self::View(View::Readiness),
             "/metrics" => Self::View(View::Metrics),
             "/-/status.json" => Self::View(View::Status),
+            "/-/audit" => Self::Audit,
             "/-/token/refresh" => Self::Order(Order::Refresh),
             "/-/token/revoke" => Self::Order(Order::Revoke),
             _ => return None,
@@ -78,6 +82,7 @@ impl Desk {
             guard: Guard { token, is_loopback },
             metrics: Metrics::of(&status),
             orders: Orders::new(Arc::clone(&status.sessions), stop),
+            search: Search::new(&status.trail, &status.clock),
             status,
         }
     }
@@ -88,6 +93,7 @@ impl Desk {
         let answered = match self.admit(&head) {
             Ok(Page::Order(order)) => self.carry_out(order, &head, body).await,
             Ok(Page::View(view)) => self.show(view, &head),
+            Ok(Page::Audit) => self.search(&head).await,
             Err(refusal) => Err(refusal),
         };
         answered.unwrap_or_else(Response::from)
@@ -104,10 +110,13 @@ impl Desk {
         page.filter(is_here).ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, self.contents()))
     }
 
+    async fn search(&self, head: &Parts) -> Result<Response, Refusal> {
+        only_looked_at(head)?;
+        self.search.answer(head.uri.query().unwrap_or_default()).await
+    }
+
     fn show(&self, view: View, head: &Parts) -> Result<Response, Refusal> {
-        if !matches!(head.method, Method::GET | Method::HEAD) {
-            return Err(Refusal::method("GET, HEAD"));
-        }
+        only_looked_at(head)?;
         Ok(match view {
             View::Alive => reply::text(StatusCode::OK, "ok"),
             View::Readiness => self.readiness(head),
@@ -142,10 +151,17 @@ impl Desk {
 
     fn contents(&self) -> &'static str {
         if self.is_open {
-            "There is /livez, /readyz, /healthz, /metrics, /-/status.json, and to POST to \
-             /-/token/refresh and /-/token/revoke."
+            "There is /livez, /readyz, /healthz, /metrics, /-/status.json, /-/audit, and to POST \
+             to /-/token/refresh and /-/token/revoke."
         } else {
             "There is /livez, /readyz, /healthz and /metrics."
         }
     }
+}
+
+fn only_looked_at(head: &Parts) -> Result<(), Refusal> {
+    if matches!(head.method, Method::GET | Method::HEAD) {
+        return Ok(());
+    }
+    Err(Refusal::method("GET, HEAD"))
 }

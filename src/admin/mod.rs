@@ -1,4 +1,5 @@
-//! The operators' edge: health, metrics, the state of the gateway, and orders to its sessions.
+//! The operators' edge: health, metrics, the state of the gateway, the audit log, and orders to its
+//! sessions.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -17,6 +18,7 @@ use self::desk::Desk;
 pub use self::status::{Limits, Paused, Report, Status};
 use crate::config::secret::Secret;
 
+mod audit;
 mod desk;
 mod guard;
 mod held_back;

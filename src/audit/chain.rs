@@ -1,6 +1,8 @@
 //! The hash chain: each record is sealed with the hash of the one before it.
 
-use super::record::{Hash, Record, Sealed};
+use std::{fmt, str::FromStr};
+
+use super::record::{Hash, Record, Sealed, Value};
 
 /// How far the chain has got.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -9,6 +11,29 @@ pub struct Head {
     pub seq: u64,
     /// Its hash; all zero before the first.
     pub hash: Hash,
+}
+
+/// A head that is not written as `SEQ:HASH`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("expected SEQ:HASH, as `audit verify` prints it")]
+pub struct HeadError;
+
+/// As it is noted elsewhere: `SEQ:HASH`.
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.seq, Value::Hash(&self.hash))
+    }
+}
+
+impl FromStr for Head {
+    type Err = HeadError;
+
+    fn from_str(text: &str) -> Result<Self, HeadError> {
+        let (seq, hash) = text.split_once(':').ok_or(HeadError)?;
+        let seq = seq.parse().map_err(|_| HeadError)?;
+        let hash = blake3::Hash::from_hex(hash).map_err(|_| HeadError)?;
+        Ok(Self { seq, hash: hash.into() })
+    }
 }
 
 /// Seals records, one after the other.
@@ -43,5 +68,23 @@ impl Chain {
         self.bytes.clear();
         sealed.canonical(&mut self.bytes);
         blake3::hash(&self.bytes).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_read_as_it_is_written() {
+        let head = Head { seq: 12, hash: [0xa5; 32] };
+
+        let written = head.to_string();
+
+        assert_eq!(written, format!("12:{}", "a5".repeat(32)));
+        assert_eq!(written.parse(), Ok(head));
+        for wrong in ["", "12", "12:", "x:a5", &written[..20], &format!("{written}0")] {
+            assert_eq!(wrong.parse::<Head>(), Err(HeadError), "{wrong}");
+        }
     }
 }

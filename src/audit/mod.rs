@@ -9,10 +9,12 @@
 //! - `journal`: each worker appends to a file of its own. When that is done the request goes on.
 //! - `chain`, `signing`: every record is sealed with the hash of the one before it.
 //! - `store`, `ledger`, `writer`: one thread moves records from the journals into SQLite.
-//! - `query`, `verify`, `export`: what can be done with them.
+//! - `query`, `verify` (with `hasher`), `export`: what can be done with them.
 //! - `central`: ships what is stored to PostgreSQL, at its own pace.
 
 mod chain;
+mod export;
+mod hasher;
 mod journal;
 mod ledger;
 mod lines;
@@ -27,13 +29,14 @@ mod verify;
 mod writer;
 
 pub use self::{
-    chain::Head,
+    chain::{Head, HeadError},
+    export::{Export, Format},
     journal::{Receipt, Scribe, Unwritten},
-    query::{Filter, FilterError},
+    query::{Filter, FilterError, Status},
     record::{Hash, Outcome, Phase, Record, Replay, Sealed, Value},
     signing::PublicKey,
     store::{Days, OpenError, Wanted},
-    trail::{Archive, State, Trail},
+    trail::{Archive, State, Trail, is_signing_key},
     verify::{Finding, Verified, VerifyError, verify},
     writer::Writer,
 };

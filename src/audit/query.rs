@@ -87,7 +87,7 @@ impl Filter {
             "since" => self.since = Some(time("since", value, now)?),
             "until" => self.until = Some(time("until", value, now)?),
             "before" => self.before = Some(number("before", value)?),
-            "intents" => self.intents = value == "true",
+            "intents" => self.intents = yes_or_no("intents", value)?,
             _ => {
                 let expected = format!("one of {}", Self::NAMES.join(", "));
                 return Err(FilterError { name: "filter", expected });
@@ -188,6 +188,10 @@ impl std::str::FromStr for Status {
 fn outcome(word: &str) -> Result<Outcome, FilterError> {
     let expected = || format!("one of {}", Outcome::WORDS.join(", "));
     Outcome::of(word).ok_or_else(|| FilterError { name: "outcome", expected: expected() })
+}
+
+fn yes_or_no(name: &'static str, text: &str) -> Result<bool, FilterError> {
+    text.parse().map_err(|_| FilterError { name, expected: "true or false".into() })
 }
 
 fn number(name: &'static str, text: &str) -> Result<u64, FilterError> {

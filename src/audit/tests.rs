@@ -149,7 +149,7 @@ fn a_clock_that_is_put_back_begins_no_older_day() {
 #[test]
 fn old_days_go_by_order_and_are_missed_if_they_go_without_one() {
     let folder = three_days();
-    assert_eq!(archive(&folder).prune(date(1970, 1, 2)).unwrap(), 1);
+    assert_eq!(archive(&folder).prune(date(1970, 1, 2), None).unwrap(), 1);
 
     let verified = verify(&archive(&folder), None, None, |_| ()).unwrap();
     assert_eq!((verified.first, verified.records), (4, 6));
@@ -158,7 +158,7 @@ fn old_days_go_by_order_and_are_missed_if_they_go_without_one() {
     fs::remove_file(second).unwrap();
     assert_eq!(finding(&folder, None).0, 1);
     // The last day stays, however old it is.
-    assert_eq!(archive(&folder).prune(date(2000, 1, 1)).unwrap(), 0);
+    assert_eq!(archive(&folder).prune(date(2000, 1, 1), None).unwrap(), 0);
     assert_eq!(times(&folder).len(), 3);
 }
 

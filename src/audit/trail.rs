@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
+use jiff::{Timestamp, civil::Date};
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -97,7 +97,7 @@ impl Trail {
             journals: Arc::clone(&journals),
             clock: clock.clone(),
             retain: config.retain,
-            signer: signer(config),
+            signer: config.signing_key.as_ref().and_then(signer),
             lines: lines.transpose().map_err(system)?,
             progress: Arc::clone(&progress),
             news: told,
@@ -145,9 +145,13 @@ impl Trail {
     }
 }
 
-fn signer(config: &config::Audit) -> Option<Signer> {
-    let pem = config.signing_key.as_ref()?;
-    // That it is a key was checked when the configuration was read.
+/// Whether heads can be signed with it: Ed25519, PKCS #8 in PEM.
+pub fn is_signing_key(pem: &SecretString) -> bool {
+    signer(pem).is_some()
+}
+
+/// `None` if it is not a key, which was checked where it was read.
+fn signer(pem: &SecretString) -> Option<Signer> {
     let key = PrivatePkcs8KeyDer::from_pem_slice(pem.expose_secret().as_bytes()).ok()?;
     Signer::new(key.secret_pkcs8_der())
 }
@@ -199,6 +203,15 @@ impl Archive {
         Days::open(&self.folder)
     }
 
+    /// The days in it that can have records after number `seq`.
+    ///
+    /// # Errors
+    ///
+    /// SQLite's.
+    pub fn days_after(&self, seq: u64) -> rusqlite::Result<Days> {
+        Days::after(&self.folder, seq)
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         self.folder.path()
@@ -208,17 +221,37 @@ impl Archive {
         &self.folder
     }
 
-    /// Deletes the days before `date`; says how many.
+    /// The days before `date` that [`Self::prune`] would delete, with the number of their records.
+    ///
+    /// # Errors
+    ///
+    /// SQLite's.
+    pub fn before(&self, date: Date) -> rusqlite::Result<Vec<(Date, u64)>> {
+        let days = self.days()?;
+        let (_, old) = days.all().split_last().unzip();
+        let old = old.unwrap_or_default().iter().filter(|day| day.date < date);
+        Ok(old.map(|day| (day.date, day.count())).collect())
+    }
+
+    /// Deletes the days before `date`, except the last that there is; says how many. With a private
+    /// key (PEM), it is signed how far they went.
     ///
     /// # Errors
     ///
     /// [`OpenError::Taken`] if a gateway writes it, which then does that itself.
-    pub fn prune(
-        &self,
-        date: jiff::civil::Date,
-    ) -> Result<usize, Box<dyn std::error::Error + Send + Sync>> {
-        let (work, mut ledger) = self.work()?;
-        Ok(ledger.prune(&work, date)?)
+    pub fn prune(&self, date: Date, key: Option<&SecretString>) -> Result<usize, OpenError> {
+        let folder = || self.folder.path().to_owned();
+        let pruned = self.work().and_then(|(mut work, mut ledger)| {
+            work.signer = key.and_then(signer);
+            ledger.prune(&work, date)
+        });
+        pruned.map_err(|error| match error {
+            Error::Open(error) => error,
+            Error::System(source) => OpenError::System { folder: folder(), source },
+            Error::Sqlite(error) => {
+                OpenError::Unreadable { folder: folder(), reason: error.to_string() }
+            }
+        })
     }
 
     /// Takes the place of the gateway, and does what it has left undone.

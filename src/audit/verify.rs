@@ -2,7 +2,8 @@
 //! none missing.
 
 use super::{
-    chain::{Chain, Head},
+    chain::Head,
+    hasher::Hasher,
     record::{Hash, Record, Sealed},
     signing::{PublicKey, verifies},
     store::{Days, Facets, Reader, Wanted},
@@ -82,11 +83,17 @@ pub fn verify(
         }
     }
     walk.vouched.extend(expected.map(|head| Vouched { head, whose: "the expected head" }));
-    for reader in days.all() {
-        walk.day(reader, &days, &mut progress)?;
+    let mut hasher = Hasher::start()?;
+    let walked = walk.all(&days, &mut hasher, &mut progress);
+    // What comes out later may be about an earlier record.
+    match (hasher.finish()?, walked) {
+        (Some(seq), Err(VerifyError::Broken(finding))) if finding.seq < seq => Err(finding.into()),
+        (Some(seq), _) => Err(broken(seq, UNFIT).into()),
+        (None, walked) => walked,
     }
-    Ok(walk.finish()?)
 }
+
+const UNFIT: &str = "changed, or not the one that was there: its hash does not fit";
 
 fn broken(seq: u64, what: &str) -> Finding {
     Finding { seq, what: what.to_owned() }
@@ -113,10 +120,23 @@ impl Walk<'_> {
         self.verified.head.seq + 1
     }
 
+    fn all(
+        mut self,
+        days: &Days,
+        hasher: &mut Hasher,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Verified, VerifyError> {
+        for reader in days.all() {
+            self.day(reader, days, hasher, progress)?;
+        }
+        Ok(self.finish()?)
+    }
+
     fn day(
         &mut self,
         reader: &Reader,
         days: &Days,
+        hasher: &mut Hasher,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), VerifyError> {
         let (anchor, date) = (&reader.anchor, reader.date);
@@ -134,12 +154,7 @@ impl Walk<'_> {
             return Err(broken(self.verified.head.seq, &what).into());
         }
         let (heads, spans) = (signed_heads(reader)?, spans(reader)?);
-        let mut rows = Rows {
-            heads: &heads,
-            spans: &spans,
-            chain: Chain::after(self.verified.head),
-            gateway: &anchor.gateway,
-        };
+        let mut rows = Rows { heads: &heads, spans: &spans, hasher, gateway: &anchor.gateway };
         let mut wrong = None;
         reader.each(&mut |seq, read| {
             wrong = rows.check(seq, read, &mut self.verified.head).err();
@@ -234,7 +249,7 @@ impl Walk<'_> {
 struct Rows<'a> {
     heads: &'a [SignedHead],
     spans: &'a [Span],
-    chain: Chain,
+    hasher: &'a mut Hasher,
     gateway: &'a str,
 }
 
@@ -253,11 +268,8 @@ impl Rows<'_> {
         let unreadable = |reason| broken(seq, &format!("it cannot be read: {reason}"));
         let (record, hash) = read.map_err(unreadable)?;
         let sealed = Sealed { seq, gateway: self.gateway, record, prev_hash: head.hash, hash };
-        if self.chain.hash(&sealed) != hash {
-            return Err(broken(
-                seq,
-                "changed, or not the one that was there: its hash does not fit",
-            ));
+        if !self.hasher.add(&sealed) {
+            return Err(broken(seq, UNFIT));
         }
         *head = Head { seq, hash };
         // What its span does not tell of would not be found.

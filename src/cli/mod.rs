@@ -15,6 +15,7 @@ use crate::config::{
     load::{self, Loaded, Sources},
 };
 
+mod audit;
 mod check;
 mod config;
 mod emulator;
@@ -22,6 +23,7 @@ mod healthcheck;
 mod key;
 mod login;
 mod operator;
+mod paint;
 mod routes;
 mod run;
 mod sandbox;
@@ -102,6 +104,9 @@ enum Verb {
     /// The session tokens of a running gateway: show, replace or revoke them
     #[command(subcommand)]
     Token(token::Verb),
+    /// The audit log: search, follow, export, prove
+    #[command(subcommand)]
+    Audit(audit::Verb),
     /// Keys of callers
     #[command(subcommand)]
     Key(key::Verb),
@@ -128,6 +133,7 @@ enum Verb {
 enum Exit {
     Other = 1,
     Usage = 2,
+    Broken = 65,
     Unreachable = 69,
     Internal = 70,
     Io = 74,
@@ -199,6 +205,7 @@ fn run(verb: Verb, global: &Global) -> Result<(), Failure> {
         Verb::Login(arguments) => login::run(&arguments, global),
         Verb::Status(arguments) => status::run(&arguments, global),
         Verb::Token(verb) => token::run(&verb, global),
+        Verb::Audit(verb) => audit::run(&verb, global),
         Verb::Key(verb) => key::run(&verb),
         Verb::Routes(verb) => routes::run(&verb, global),
         Verb::Config(verb) => config::run(&verb, global),

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{
     Failure, Global,
     operator::{Place, printable},
+    paint::{Paint, paint},
     print,
 };
 use crate::{
@@ -189,22 +190,6 @@ fn span(from: Timestamp, to: Timestamp) -> String {
     } else {
         format!("{seconds} s")
     }
-}
-
-#[derive(Clone, Copy)]
-enum Paint {
-    Green,
-    Yellow,
-    Red,
-}
-
-fn paint(text: &str, paint: Paint, colour: bool) -> String {
-    let code = match paint {
-        Paint::Green => 32,
-        Paint::Yellow => 33,
-        Paint::Red => 31,
-    };
-    if colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
 }
 
 #[cfg(test)]

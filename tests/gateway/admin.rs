@@ -9,8 +9,13 @@ use crate::support::{Http1, Reply, TestGateway, USERINFO, request, until};
 
 const REFRESH: &str = "/-/token/refresh";
 const REVOKE: &str = "/-/token/revoke";
-const PROTECTED: [(&str, &str); 4] =
-    [("GET", "/-/status.json"), ("GET", "/metrics"), ("POST", REFRESH), ("POST", REVOKE)];
+const PROTECTED: [(&str, &str); 5] = [
+    ("GET", "/-/status.json"),
+    ("GET", "/-/audit"),
+    ("GET", "/metrics"),
+    ("POST", REFRESH),
+    ("POST", REVOKE),
+];
 
 fn text(reply: &Reply) -> &str {
     std::str::from_utf8(&reply.body).expect("text")

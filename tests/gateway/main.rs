@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
 mod admin;
+mod audit_search;
 mod callers;
 mod errors;
 mod hygiene;

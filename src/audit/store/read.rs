@@ -1,6 +1,13 @@
 //! Reads the audit log, also while a gateway writes it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use jiff::civil::Date;
 use rusqlite::{Connection, OpenFlags, Result, params_from_iter, types::ToSql};
@@ -15,6 +22,9 @@ use crate::audit::{
     record::{Hash, Phase, Record, Sealed},
 };
 
+/// Steps of SQLite's machine after which it is looked whether to go on: about a millisecond.
+const STEPS: i32 = 10_000;
+
 /// All days of an audit log, as they were when it was opened.
 #[derive(Debug)]
 pub struct Days(Vec<Reader>);
@@ -26,6 +36,9 @@ pub(in crate::audit) struct Reader {
     pub(in crate::audit) anchor: Anchor,
     connection: Connection,
 }
+
+/// A record with the hash it carries, or why it cannot be read.
+pub(in crate::audit) type Read<'a> = std::result::Result<(Record<'a>, Hash), String>;
 
 /// Whether to go on.
 pub type Wanted = std::ops::ControlFlow<()>;
@@ -41,12 +54,64 @@ impl Days {
         Ok(Self(days.into_iter().flatten().collect()))
     }
 
+    /// Opens the days in `folder` that can have records after number `seq`.
+    pub(in crate::audit) fn after(folder: &Folder, seq: u64) -> Result<Self> {
+        let days = folder
+            .days()
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        let mut readers = Vec::new();
+        for (date, path) in days.into_iter().rev() {
+            let Some(reader) = Reader::open(date, path)? else { continue };
+            let goes_back = reader.anchor.first <= seq.saturating_add(1);
+            readers.push(reader);
+            if goes_back {
+                break;
+            }
+        }
+        readers.reverse();
+        Ok(Self(readers))
+    }
+
+    /// Breaks off whatever is being read when `stop` is set, with an error.
+    ///
+    /// # Errors
+    ///
+    /// SQLite's.
+    pub fn stop_when(&mut self, stop: &Arc<AtomicBool>) -> Result<()> {
+        for reader in &mut self.0 {
+            let stop = Arc::clone(stop);
+            let is_set = move || stop.load(Relaxed);
+            reader.connection.progress_handler(STEPS, Some(is_set))?;
+        }
+        Ok(())
+    }
+
+    /// How many records there are, as the days say themselves.
+    pub fn count(&self) -> u64 {
+        self.0.iter().map(Reader::count).sum()
+    }
+
+    /// Whether any head of the chain was signed.
+    ///
+    /// # Errors
+    ///
+    /// SQLite's.
+    pub fn is_signed(&self) -> Result<bool> {
+        for reader in self.0.iter().rev() {
+            if reader.connection.prepare("SELECT 1 FROM heads")?.exists([])? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The days, the oldest first.
     pub(in crate::audit) fn all(&self) -> &[Reader] {
         &self.0
     }
 
-    /// Shows what fits `filter`, the newest first, until it is enough.
+    /// Shows what fits `filter`, the newest first, until it is enough. An intent is shown if its
+    /// outcome is not known, or the filter wants them all.
     ///
     /// # Errors
     ///
@@ -60,14 +125,9 @@ impl Days {
         for (at, reader) in self.0.iter().enumerate().rev() {
             let later = self.0.get(at..).unwrap_or_default();
             reader.select(filter, true, &mut |sealed| {
-                if sealed.record.phase == Phase::Intent && !filter.intents {
-                    for reader in later {
-                        if reader.has_outcome(&sealed.record)? {
-                            return Ok(Wanted::Continue(()));
-                        }
-                    }
+                if is_shown(sealed, filter, later)? {
+                    shown = show(sealed);
                 }
-                shown = show(sealed);
                 Ok(shown)
             })?;
             if shown.is_break() {
@@ -77,8 +137,7 @@ impl Days {
         Ok(())
     }
 
-    /// Shows what fits `filter`, the oldest first, until it is enough. Intents are shown if the
-    /// filter wants them.
+    /// The same, the oldest first.
     ///
     /// # Errors
     ///
@@ -89,9 +148,10 @@ impl Days {
         mut show: impl FnMut(&Sealed<'_>) -> Wanted,
     ) -> Result<()> {
         let mut shown = Wanted::Continue(());
-        for reader in &self.0 {
+        for (at, reader) in self.0.iter().enumerate() {
+            let later = self.0.get(at..).unwrap_or_default();
             reader.select(filter, false, &mut |sealed| {
-                if sealed.record.phase != Phase::Intent || filter.intents {
+                if is_shown(sealed, filter, later)? {
                     shown = show(sealed);
                 }
                 Ok(shown)
@@ -114,6 +174,19 @@ impl Days {
     }
 }
 
+/// Whether a record that fits `filter` is one to show: `later` has its day and those after it.
+fn is_shown(sealed: &Sealed<'_>, filter: &Filter, later: &[Reader]) -> Result<bool> {
+    if sealed.record.phase != Phase::Intent || filter.intents {
+        return Ok(true);
+    }
+    for reader in later {
+        if reader.has_outcome(&sealed.record)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 impl Reader {
     /// Opens a day; `None` if nothing was ever written to it.
     pub(in crate::audit) fn open(date: Date, path: PathBuf) -> Result<Option<Self>> {
@@ -122,6 +195,11 @@ impl Reader {
         connection.busy_timeout(Duration::from_secs(5))?;
         let anchor = day::anchor(&connection)?;
         Ok(anchor.map(|anchor| Self { date, anchor, connection }))
+    }
+
+    /// How many records it has, as it says itself.
+    pub(in crate::audit) fn count(&self) -> u64 {
+        self.anchor.head.seq.saturating_add(1).saturating_sub(self.anchor.first)
     }
 
     /// Everything behind it.
@@ -199,7 +277,7 @@ impl Reader {
     /// Goes through all records in their order, with the number each has.
     pub(in crate::audit) fn each(
         &self,
-        show: &mut dyn FnMut(u64, std::result::Result<(Record<'_>, Hash), String>) -> Wanted,
+        show: &mut dyn FnMut(u64, Read<'_>) -> Wanted,
     ) -> Result<()> {
         let select = format!("SELECT {COLUMNS} FROM records ORDER BY seq");
         let mut select = self.connection.prepare(&select)?;
