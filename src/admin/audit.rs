@@ -189,7 +189,7 @@ mod tests {
     async fn two_questions_at_once_are_enough() {
         let folder = tempfile::tempdir().expect("a folder");
         let (search, writer) = search(folder.path());
-        let status = async || search.answer("").await.map_or_else(Response::from, |it| it).status();
+        let status = async || search.answer("").await.unwrap_or_else(Response::from).status();
 
         let under_way = Arc::clone(&search.room).acquire_many_owned(2).await;
         let third = status().await;
