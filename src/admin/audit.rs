@@ -162,3 +162,51 @@ fn broken(error: &JoinError) -> Refusal {
     tracing::error!(error = error.to_string(), "a search of the audit log has crashed");
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "The search has crashed; see the log.")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        audit::Writer,
+        config::{self, Durability, OnFailure},
+    };
+
+    fn search(folder: &std::path::Path) -> (Search, Writer) {
+        let config = config::Audit {
+            store: folder.to_owned(),
+            on_failure: OnFailure::Deny,
+            durability: Durability::Batch,
+            retain: Duration::from_secs(86_400),
+            stdout: false,
+            signing_key: None,
+        };
+        let clock = Clock::system();
+        let (trail, writer) = Trail::open(&config, &clock).expect("an audit log");
+        (Search::new(&trail, &clock), writer)
+    }
+
+    #[tokio::test]
+    async fn two_questions_at_once_are_enough() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (search, writer) = search(folder.path());
+        let status = async || search.answer("").await.unwrap_or_else(Response::from).status();
+
+        let under_way = Arc::clone(&search.room).acquire_many_owned(2).await;
+        let third = status().await;
+        drop(under_way);
+        let afterwards = status().await;
+
+        assert_eq!((third.as_u16(), afterwards.as_u16()), (503, 200));
+        writer.finish();
+    }
+
+    #[test]
+    fn a_search_that_nobody_waits_for_is_told_to_stop() {
+        let waiting = Waiting(Arc::default());
+        let stop = Arc::clone(&waiting.0);
+
+        drop(waiting);
+
+        assert!(stop.load(Relaxed));
+    }
+}
