@@ -15,7 +15,7 @@ use super::{
     chain::{Chain, Head},
     journal::{Frames, Segment},
     record::Record,
-    store::{Anchor, Day, Facets, Folder, Lock, OpenError, Reader, create_folder},
+    store::{Anchor, Day, Facets, Folder, Lock, OpenError, Reader, Writing, create_folder},
     writer::Work,
 };
 use crate::clock::Clock;
@@ -46,6 +46,24 @@ struct Span {
     facets: Facets,
 }
 
+impl Span {
+    fn new(first: u64, time: i64) -> Self {
+        Self { first, times: (time, time), facets: Facets::default() }
+    }
+
+    /// Notes that `record` is in it.
+    fn add(&mut self, record: &Record<'_>, writing: &Writing<'_>) -> rusqlite::Result<()> {
+        let (earliest, latest) = self.times;
+        self.times = (earliest.min(record.time), latest.max(record.time));
+        let mut noted = Ok(());
+        self.facets.add(record, |kind, value| {
+            noted = std::mem::replace(&mut noted, Ok(()))
+                .and_then(|()| writing.facet(kind, value, self.first));
+        });
+        noted
+    }
+}
+
 /// The store, opened to write.
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -63,8 +81,15 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// Opens the store in `folder` and finds out how far its chain has got.
-    pub(super) fn open(folder: &Folder, clock: &Clock) -> Result<Self, OpenError> {
-        let lock = folder.take()?;
+    ///
+    /// Waits for `patience` if somebody else has it: who only looks at a crashed gateway's log has it for
+    /// a moment.
+    pub(super) fn open(
+        folder: &Folder,
+        clock: &Clock,
+        patience: Duration,
+    ) -> Result<Self, OpenError> {
+        let lock = folder.take(patience)?;
         let unreadable = |reason: String| {
             let folder = folder.path().to_owned();
             OpenError::Unreadable { folder, reason }
@@ -155,7 +180,7 @@ impl Ledger {
         let times = (times.clone().min().unwrap_or(0), times.max().unwrap_or(0));
         self.turn_page(date(times.0), work)?;
         let before = self.chain.head();
-        let stored = self.write(records, times, positions, work);
+        let stored = self.write(records, positions, work);
         let lines = match stored {
             Ok(lines) => lines,
             Err(error) => {
@@ -181,37 +206,35 @@ impl Ledger {
     fn write(
         &mut self,
         records: &[Record<'_>],
-        times: (i64, i64),
         positions: &HashMap<String, u64>,
         work: &Work,
     ) -> rusqlite::Result<Option<Vec<u8>>> {
-        let before = self.chain.head();
         let anchor = self.anchor();
         // It was opened just now.
         let Some(day) = &mut self.day else { return Ok(None) };
         let writing = day.begin(&anchor)?;
         let mut lines = work.lines.is_some().then(Vec::new);
-        let fresh = || Span { first: before.seq + 1, times, facets: Facets::default() };
         // It is put back when everything is written.
-        let mut span = self.span.take().unwrap_or_else(fresh);
-        span.times = (span.times.0.min(times.0), span.times.1.max(times.1));
+        let mut span = self.span.take();
         let mut inserter = writing.inserter()?;
         for record in records {
             let sealed = self.chain.seal(&self.gateway, record.clone());
             inserter.insert(&sealed)?;
-            let mut noted = Ok(());
-            span.facets.add(record, |kind, value| {
-                noted = std::mem::replace(&mut noted, Ok(()))
-                    .and_then(|()| writing.facet(kind, value, span.first));
-            });
-            noted?;
+            let open = span.get_or_insert_with(|| Span::new(sealed.seq, record.time));
+            open.add(record, &writing)?;
             lines.iter_mut().for_each(|lines| sealed.json_line(lines));
+            if sealed.seq - open.first + 1 >= SPAN {
+                writing.span((open.first, sealed.seq), open.times)?;
+                span = None;
+            }
         }
         drop(inserter);
         let head = self.chain.head();
-        writing.span((span.first, head.seq), span.times)?;
+        if let Some(span) = &span {
+            writing.span((span.first, head.seq), span.times)?;
+        }
         writing.commit(head, positions.iter().map(|(name, at)| (name.as_str(), *at)))?;
-        self.span = (head.seq - span.first < SPAN).then_some(span);
+        self.span = span;
         Ok(lines)
     }
 

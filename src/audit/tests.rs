@@ -37,7 +37,7 @@ impl Bench {
 
     fn signed(folder: &TempDir, signer: Option<Signer>) -> Self {
         let (folder, clock) = (Folder::new(folder.path()), Clock::system());
-        let ledger = Ledger::open(&folder, &clock).unwrap();
+        let ledger = Ledger::open(&folder, &clock, Duration::ZERO).unwrap();
         let left = folder.journals().unwrap();
         let journals = Journals::new(&folder.journal(), left, OnFailure::Deny, None, &clock);
         let scribe = journals.scribe();

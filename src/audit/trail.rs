@@ -26,6 +26,9 @@ use crate::{
     config::{self, Durability, OnFailure},
 };
 
+/// Whoever looks at the log of a gateway that has crashed needs no longer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Where records go.
 #[derive(Debug)]
 pub struct Trail {
@@ -68,7 +71,7 @@ impl Trail {
     pub fn open(config: &config::Audit, clock: &Clock) -> Result<(Arc<Self>, Writer), OpenError> {
         let folder = Folder::new(&config.store);
         let system = |source| OpenError::System { folder: folder.path().to_owned(), source };
-        let ledger = match Ledger::open(&folder, clock) {
+        let ledger = match Ledger::open(&folder, clock, PATIENCE) {
             Ok(ledger) => Some(ledger),
             Err(error @ OpenError::Taken(_)) => return Err(error),
             Err(error) if config.on_failure == OnFailure::Deny => return Err(error),
@@ -160,6 +163,8 @@ fn signer(pem: &SecretString) -> Option<Signer> {
 pub struct Archive {
     folder: Folder,
     clock: Clock,
+    /// What a person should know of it.
+    remark: Option<String>,
 }
 
 impl fmt::Debug for Archive {
@@ -177,21 +182,26 @@ impl Archive {
     /// [`OpenError`] if there is none.
     pub fn open(folder: &Path, clock: &Clock) -> Result<Self, OpenError> {
         let folder = Folder::new(folder);
-        let archive = Self { folder, clock: clock.clone() };
+        let mut archive = Self { folder, clock: clock.clone(), remark: None };
+        let left = archive.folder.days().and_then(|_| archive.folder.journals());
         let system =
             |source| OpenError::System { folder: archive.folder.path().to_owned(), source };
-        let left = archive.folder.days().and_then(|_| archive.folder.journals());
         if !left.map_err(system)?.is_empty() {
             match archive.work() {
                 // Whoever writes it takes care of that.
                 Ok(_) | Err(Error::Open(OpenError::Taken(_))) => {}
                 Err(error) => {
-                    let reason = error.to_string();
-                    tracing::warn!(reason, "records of a gateway that crashed are not shown");
+                    let what = "the last records of a gateway that crashed are not among these";
+                    archive.remark = Some(format!("{what}: {error}"));
                 }
             }
         }
         Ok(archive)
+    }
+
+    /// What whoever reads it should know.
+    pub fn remark(&self) -> Option<&str> {
+        self.remark.as_deref()
     }
 
     /// What is in it.
@@ -256,7 +266,7 @@ impl Archive {
 
     /// Takes the place of the gateway, and does what it has left undone.
     fn work(&self) -> Result<(Work, Ledger), Error> {
-        let ledger = Ledger::open(&self.folder, &self.clock)?;
+        let ledger = Ledger::open(&self.folder, &self.clock, Duration::ZERO)?;
         let left_behind = self.folder.journals()?;
         let journals = self.folder.journal();
         let mut work = Work {

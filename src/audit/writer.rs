@@ -161,7 +161,7 @@ impl Work {
     pub(super) fn drain(&mut self, ledger: &mut Option<Ledger>, ending: bool) -> Result<(), Error> {
         let ledger = match ledger {
             Some(ledger) => ledger,
-            None => ledger.insert(Ledger::open(&self.folder, &self.clock)?),
+            None => ledger.insert(Ledger::open(&self.folder, &self.clock, Duration::ZERO)?),
         };
         self.journals.take_news();
         while ledger.take_in(self)? {}

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, header};
-
 use super::{Answer, Middleware, Next, audit::audit_unavailable};
-use crate::{amove::catalogue::Effect, exchange::Exchange, message::Request};
+use crate::{
+    amove::{catalogue::Effect, tags::Tags},
+    exchange::Exchange,
+    message::Request,
+};
 
 /// Stands below everything that refuses: an intent means that the request has gone on. If we are
 /// killed before it ends, the audit log says that it was started and its end is unknown.
@@ -20,19 +22,29 @@ impl Middleware for Announce {
         next: &N,
     ) -> Answer {
         let route = exchange.destination()?.route;
-        // What nobody knows may do anything.
-        let acts = route.is_none_or(|route| route.effect != Effect::Read);
-        if acts || may_last(request.headers()) {
+        // What nobody knows may do anything. Only the hub is upgraded, or streams events.
+        let is_announced = route.is_none_or(|route| {
+            route.effect != Effect::Read || route.tags.contains(Tags::REALTIME)
+        });
+        if is_announced {
             exchange.announce().await.map_err(|_| audit_unavailable())?;
         }
         next.run(exchange, request).await
     }
 }
 
-/// Whether an upgrade or an event stream is asked for.
-fn may_last(headers: &HeaderMap) -> bool {
-    let events = |value: &http::HeaderValue| {
-        value.to_str().is_ok_and(|value| value.contains("text/event-stream"))
-    };
-    headers.contains_key(header::UPGRADE) || headers.get_all(header::ACCEPT).iter().any(events)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::amove::catalogue::Catalogue;
+
+    #[test]
+    fn what_only_reads_and_lasts_is_the_hub() {
+        // The store finds the outcomes of exactly these by their ids (`schema.sql`).
+        let lasting = Catalogue::get()
+            .routes()
+            .iter()
+            .filter(|route| route.effect == Effect::Read && route.tags.contains(Tags::REALTIME));
+        assert!(lasting.map(|route| route.template).eq(["/api/rm"]));
+    }
 }

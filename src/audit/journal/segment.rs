@@ -46,7 +46,7 @@ impl Segment {
 
     /// Opens a file that an earlier process has left behind.
     pub(in crate::audit) fn left_behind(path: PathBuf) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).append(true).open(&path)?;
+        let file = File::open(&path)?;
         let length = file.metadata()?.len();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Self::of(name, path, file, length, true))

@@ -6,6 +6,8 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use jiff::civil::Date;
@@ -18,6 +20,7 @@ use crate::audit::{
 };
 
 const EXTENSION: &str = "sqlite";
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Where things are.
 #[derive(Clone, Debug)]
@@ -75,17 +78,21 @@ impl Folder {
         self.0.join("journal")
     }
 
-    /// Makes sure that it is there and nobody else writes it.
-    pub(in crate::audit) fn take(&self) -> Result<Lock, OpenError> {
+    /// Makes sure that it is there and nobody else writes it, or will have stopped after `patience`.
+    pub(in crate::audit) fn take(&self, patience: Duration) -> Result<Lock, OpenError> {
         let system = |source| OpenError::System { folder: self.0.clone(), source };
         create_folder(&self.journal()).map_err(system)?;
         let mut options = OpenOptions::new();
         let lock = options.create(true).truncate(false).write(true).mode(0o600);
         let lock = lock.open(self.0.join("lock")).map_err(system)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Lock(lock)),
-            Err(TryLockError::WouldBlock) => Err(OpenError::Taken(self.0.clone())),
-            Err(TryLockError::Error(error)) => Err(system(error)),
+        let deadline = Instant::now() + patience;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Lock(lock)),
+                Err(TryLockError::Error(error)) => return Err(system(error)),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) => return Err(OpenError::Taken(self.0.clone())),
+            }
         }
     }
 

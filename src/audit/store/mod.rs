@@ -14,7 +14,7 @@ mod folder;
 mod read;
 
 pub(super) use self::{
-    day::{Anchor, Day},
+    day::{Anchor, Day, Writing},
     facets::Facets,
     folder::{Folder, Lock, create_folder},
     read::Reader,

@@ -266,12 +266,10 @@ impl Reader {
 
     /// Whether it is known how the request ended that `intent` is about.
     fn has_outcome(&self, intent: &Record<'_>) -> Result<bool> {
-        let mut select = String::from("SELECT 1 FROM records WHERE id = ? AND phase = 'outcome'");
-        if intent.effect != Some("read") {
-            // The words of the index.
-            select.push_str(" AND effect IS NOT 'read'");
-        }
-        self.connection.prepare_cached(&select)?.exists([intent.id.as_bytes()])
+        // In the words of the index, which has all that are announced.
+        let select = "SELECT 1 FROM records WHERE id = ? AND phase = 'outcome' \
+                      AND (effect IS NOT 'read' OR route = '/api/rm')";
+        self.connection.prepare_cached(select)?.exists([intent.id.as_bytes()])
     }
 
     /// Goes through all records in their order, with the number each has.

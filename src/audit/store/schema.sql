@@ -29,8 +29,8 @@ CREATE TABLE records (
     hash            BLOB    NOT NULL
 ) STRICT;
 
--- What has an intent is looked up by it.
-CREATE INDEX by_id ON records (id) WHERE effect IS NOT 'read';
+-- The outcome of an intent is looked up by it. Only what may act, is unknown or lasts has one.
+CREATE INDEX by_id ON records (id) WHERE effect IS NOT 'read' OR route = '/api/rm';
 
 -- Whose records these are, where the chain comes from, and how far it has got.
 CREATE TABLE chain (

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Exit, Failure, Global};
+use super::{Exit, Failure, Global, remark};
 use crate::{
     audit::{Archive, OpenError},
     clock::Clock,
@@ -45,7 +45,10 @@ impl Store {
     /// Opens it.
     pub(super) fn open(&self) -> Result<Archive, Failure> {
         let Self::Folder(folder) = self;
-        Archive::open(folder, &Clock::system()).map_err(|error| unopened(folder, &error))
+        let archive = Archive::open(folder, &Clock::system());
+        let archive = archive.map_err(|error| unopened(folder, &error))?;
+        archive.remark().into_iter().for_each(remark);
+        Ok(archive)
     }
 
     /// Opens it, if there is one yet.
