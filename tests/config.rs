@@ -690,6 +690,33 @@ fn a_short_name_that_is_misspelt_is_worth_a_warning() {
 }
 
 #[test]
+fn a_central_store_is_a_postgresql_and_its_password_is_not_shown() {
+    let section = |line: &str| format!("{IDENTITY}[audit.postgres]\n{line}\n");
+    for (line, expected) in [
+        ("url = \"mysql://u:canary@db/audit\"", "expected postgres://"),
+        ("url = \"postgres://u:canary@db/audit?sslmode=maybe\"", "sslmode=disable, prefer"),
+        ("url = \"postgres://u:canary@db/audit?sslrootcert=x\"", "audit.postgres.ca_file"),
+        ("url = \"postgres:///audit?password=canary\"", "a unix socket is named so"),
+        ("ca_file = \"/nowhere/at/all\"", "cannot be read"),
+    ] {
+        let report = refused(&section(line), &[]);
+        let found = findings(&report);
+        assert_eq!(found.len(), 1, "{report}");
+        assert_eq!(found[0].0, Some(4), "{report}");
+        assert!(report.to_string().contains(expected), "{report}");
+        assert!(!report.to_string().contains("canary"), "{report}");
+    }
+
+    let good = loaded(&section("url = \"postgres://u:p@db/audit\""), &[]);
+    assert!(good.config.audit.postgres.is_some() && good.warnings.is_empty());
+    let open = section("url = \"postgres://u:p@db/audit?sslmode=disable\"");
+    assert!(loaded(&open, &[]).warnings[0].contains("in the clear"));
+    assert!(loaded(IDENTITY, &[]).config.audit.postgres.is_none());
+    let variable = [("AMOVE_GATEWAY_AUDIT__POSTGRES__URL", "postgres://u:p@db/audit")];
+    assert!(loaded(IDENTITY, &variable).config.audit.postgres.is_some());
+}
+
+#[test]
 fn a_rule_that_means_nothing_is_told_with_its_own_line() {
     let text = "[identities.main]\napi_token = \"t\"\n[callers.billing]\nallow = [\n  \"GET user/*\",\n  \"GET user/userinof\",\n]\ndeny = [\"@cost\"]\n[policy]\ndeny_tags = [\"selfish\"]\n";
 

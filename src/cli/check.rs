@@ -71,6 +71,9 @@ fn meaning(config: &Config) -> String {
         };
         line("quotas", format!("shared in Redis; while that is away, {away}"));
     }
+    if let Some(postgres) = &config.audit.postgres {
+        line("audit", format!("shipped to PostgreSQL, URL {}", place(&postgres.url)));
+    }
     text
 }
 

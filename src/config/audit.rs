@@ -20,6 +20,7 @@ impl Reader<'_> {
         let stdout = self.read("audit.stdout", parse::boolean).unwrap_or_default();
         let key = self.secret("audit.signing.key");
         let signing_key = key.and_then(|key| key.read().ok()).and_then(|key| self.signing(key));
+        let postgres = self.audit_postgres();
         if store.as_ref().is_some_and(String::is_empty) {
             self.wrong("audit.store", "expected a folder: every request leaves a record");
             return None;
@@ -31,6 +32,7 @@ impl Reader<'_> {
             retain: retain?,
             stdout,
             signing_key,
+            postgres,
         })
     }
 

@@ -16,6 +16,7 @@ use secrecy::SecretString;
 use crate::amove::{patterns::RoutePattern, tags::Tags};
 
 mod audit;
+mod audit_postgres;
 mod caller_jwt;
 mod callers;
 mod limits;
@@ -31,6 +32,7 @@ mod settings;
 mod show;
 pub mod tls;
 
+pub use audit_postgres::postgres;
 pub(crate) use parse::duration_of;
 pub use schema::schema;
 use secret::Secret;
@@ -481,6 +483,17 @@ pub struct Audit {
     pub stdout: bool,
     /// Signs heads of the chain: Ed25519, PKCS #8 in PEM.
     pub signing_key: Option<SecretString>,
+    /// `None`: records stay here.
+    pub postgres: Option<AuditPostgres>,
+}
+
+/// `[audit.postgres]`: where the records of all gateways come together.
+#[derive(Clone, Debug)]
+pub struct AuditPostgres {
+    /// May hold a password; [`postgres`] says what it means.
+    pub url: Secret,
+    /// Extra trust roots, PEM.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// What happens to requests when no record can be written.

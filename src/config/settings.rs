@@ -129,6 +129,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("audit.durability", Kind::Word(&["batch", "sync"])),
     setting("audit.retain", Kind::Duration),
     setting("audit.stdout", Kind::Bool),
+    setting("audit.postgres.url", Kind::Secret),
+    setting("audit.postgres.ca_file", Kind::File),
     setting("audit.signing.key", Kind::Secret),
     setting("telemetry.log", Kind::Filter),
     setting("telemetry.log_format", Kind::Word(&["auto", "json", "pretty"])),

@@ -43,6 +43,7 @@ impl Log {
             retain: Duration::from_secs(100 * 365 * 86_400),
             stdout: false,
             signing_key: key.map(Into::into),
+            postgres: None,
         };
         let (trail, writer) = Trail::open(&config, &Clock::system()).expect("an audit log");
         Self { folder, trail, writer: Some(writer), records: 0 }
