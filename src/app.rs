@@ -28,6 +28,7 @@ pub struct App {
     server: Server,
     sessions: Arc<Sessions>,
     writer: audit::Writer,
+    shipper: Option<audit::central::Shipper>,
     admin: Vec<SocketAddr>,
     drain_timeout: Duration,
     draining: CancellationToken,
@@ -139,6 +140,7 @@ impl App {
             server,
             sessions,
             writer,
+            shipper: trail.ship(),
             admin: addresses,
             drain_timeout: config.server.drain_timeout,
             draining,
@@ -162,7 +164,8 @@ impl App {
         &self.sessions
     }
 
-    /// Ends: is no longer ready, finishes what is under way, logs out, writes the last records.
+    /// Ends: is no longer ready, finishes what is under way, logs out, writes the last records
+    /// and ships them.
     pub async fn drain(self) {
         self.draining.cancel();
         let cut = self.server.drain(self.drain_timeout).await;
@@ -174,6 +177,9 @@ impl App {
         self.tasks.close();
         self.tasks.wait().await;
         self.writer.finish();
+        if let Some(shipper) = self.shipper {
+            shipper.finish().await;
+        }
     }
 }
 

@@ -47,7 +47,8 @@
 //! of its own, and a whole stack of its own: a request never changes threads, and a connection to
 //! the API is polled by the very task that serves the caller. A request costs two reads and two
 //! writes; the layers are composed statically, and its one boxed future (about 1.5 KiB) is freed
-//! while the connection is idle. Logins, operators and signals live on the main thread.
+//! while the connection is idle. Logins, operators, signals and the
+//! shipping of audit records live on the main thread.
 //!
 //! What workers share is read by reference: the token in force, the callers, the quotas.
 //!

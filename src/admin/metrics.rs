@@ -186,6 +186,29 @@ fn audit(encoder: &mut DescriptorEncoder<'_>, audit: &audit::State) -> fmt::Resu
     for (name, help, value) in gauges {
         encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
     }
+    audit.central.as_ref().map_or(Ok(()), |central| audit_central(encoder, central))
+}
+
+#[rustfmt::skip] // a table reads in columns
+fn audit_central(encoder: &mut DescriptorEncoder<'_>, central: &audit::central::State) -> fmt::Result {
+    let counters = [
+        ("amove_gateway_audit_central_records", "Audit records that have arrived at the central store.",                                        central.shipped),
+        ("amove_gateway_audit_central_refused", "Audit records that the central store does not take, or that cannot be read: they are only here.", central.refused),
+        ("amove_gateway_audit_central_missing", "Audit records that were gone before they were shipped.",                                       central.missing),
+        ("amove_gateway_audit_central_outages", "Times that the central store could not be used.",                                              central.outages),
+    ];
+    for (name, help, count) in counters {
+        encode_plain(encoder.encode_descriptor(name, help, None, MetricType::Counter)?, count)?;
+    }
+    let number = |number| i64::try_from(number).unwrap_or(i64::MAX);
+    let gauges = [
+        ("amove_gateway_audit_central_up",             "Whether the central store can be used.",                                    i64::from(central.up)),
+        ("amove_gateway_audit_central_behind_records", "Audit records that have not arrived at the central store.",                 number(central.behind)),
+        ("amove_gateway_audit_central_behind_seconds", "How long ago the first of them was written.",                               number(central.behind_seconds)),
+    ];
+    for (name, help, value) in gauges {
+        encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
+    }
     Ok(())
 }
 

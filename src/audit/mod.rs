@@ -12,6 +12,7 @@
 //! - `query`, `verify` (with `hasher`), `export`: what can be done with them.
 //! - `central`: ships what is stored to PostgreSQL, at its own pace.
 
+pub mod central;
 mod chain;
 mod export;
 mod hasher;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{
+    central::{self, Outlet, Shipper},
     journal::{Journals, Scribe, Syncer},
     ledger::{Error, Ledger},
     lines::Lines,
@@ -36,6 +37,8 @@ pub struct Trail {
     journals: Arc<Journals>,
     progress: Arc<Progress>,
     news: watch::Receiver<u64>,
+    central: Option<Arc<Outlet>>,
+    clock: Clock,
 }
 
 /// How the audit log fares.
@@ -59,6 +62,8 @@ pub struct State {
     pub lines_lost: u64,
     /// Bytes of unfinished records that were found after a crash.
     pub torn: u64,
+    /// How the central store fares, if there is one.
+    pub central: Option<central::State>,
 }
 
 impl Trail {
@@ -95,6 +100,8 @@ impl Trail {
         progress.seq.store(seq, Relaxed);
         let lines = config.stdout.then(|| Lines::start(&progress.lines_lost));
         let (told, news) = watch::channel(seq);
+        let central = config.postgres.as_ref();
+        let central = central.map(|postgres| Arc::new(Outlet::new(postgres, &folder)));
         let work = Work {
             folder: folder.clone(),
             journals: Arc::clone(&journals),
@@ -104,10 +111,11 @@ impl Trail {
             lines: lines.transpose().map_err(system)?,
             progress: Arc::clone(&progress),
             news: told,
-            shipped: None,
+            shipped: central.as_deref().map(Outlet::arrived),
         };
         let writer = Writer::start(work, ledger).map_err(system)?;
-        Ok((Arc::new(Self { folder, journals, progress, news }), writer))
+        let clock = clock.clone();
+        Ok((Arc::new(Self { folder, journals, progress, news, central, clock }), writer))
     }
 
     /// A scribe for one worker.
@@ -120,17 +128,25 @@ impl Trail {
         let progress = &self.progress;
         let last = Timestamp::from_microsecond(progress.last.load(Relaxed));
         let stored = progress.stored.load(Relaxed);
+        let seq = progress.seq.load(Relaxed);
+        let central = self.central.as_ref();
         State {
             failure: self.journals.failure().map(|reason| reason.to_string()),
             refuses: self.journals.refuses(),
             stuck: progress.stuck.load(Relaxed),
-            seq: progress.seq.load(Relaxed),
+            seq,
             stored,
             last: last.ok().filter(|_| stored > 0),
             lost: self.journals.lost(),
             lines_lost: progress.lines_lost.load(Relaxed),
             torn: progress.torn.load(Relaxed),
+            central: central.map(|outlet| outlet.state(seq, self.clock.now())),
         }
+    }
+
+    /// Ships what is in the store to the central one, if there is one, on the present runtime.
+    pub fn ship(&self) -> Option<Shipper> {
+        self.central.as_ref().map(|outlet| outlet.ship(self.news()))
     }
 
     /// What is in the store at the moment. Reads files: not for a thread that serves callers.
@@ -243,8 +259,8 @@ impl Archive {
         Ok(old.map(|day| (day.date, day.count())).collect())
     }
 
-    /// Deletes the days before `date`, except the last that there is; says how many. With a private
-    /// key (PEM), it is signed how far they went.
+    /// Deletes the days before `date`, except the last that there is, and what has not arrived at the
+    /// central store; says how many. With a private key (PEM), it is signed how far they went.
     ///
     /// # Errors
     ///
@@ -278,7 +294,7 @@ impl Archive {
             lines: None,
             progress: Arc::default(),
             news: watch::Sender::new(0),
-            shipped: None,
+            shipped: central::arrived(&self.folder).map(|seq| watch::Sender::new(seq).subscribe()),
         };
         let mut ledger = Some(ledger);
         work.drain(&mut ledger, false)?;

@@ -67,6 +67,9 @@ fn gateway(report: &Report, colour: bool) -> String {
         line(&mut text, "paused", &paint(&paused(pause, report.now), Paint::Yellow, colour));
     }
     line(&mut text, "audit", &audit(&report.audit, colour));
+    if let Some(state) = &report.audit.central {
+        line(&mut text, "  central", &central(state, colour));
+    }
     text
 }
 
@@ -91,6 +94,21 @@ fn paused(pause: &Paused, now: Timestamp) -> String {
     let whom = pause.identity.as_deref().map_or_else(|| "everybody".to_owned(), printable);
     let (host, reason) = (printable(&pause.host), printable(&pause.reason));
     format!("{whom} at Amove's {host} host ({reason}), ends {}", moment(Some(pause.until), now))
+}
+
+fn central(state: &audit::central::State, colour: bool) -> String {
+    let mut text = match state.behind {
+        0 => "up to date".to_owned(),
+        behind => format!("{behind} records behind, {} s", state.behind_seconds),
+    };
+    if let Some(reason) = &state.failure {
+        text += &paint(&format!(", {}", printable(reason)), Paint::Yellow, colour);
+    }
+    if state.refused + state.missing > 0 {
+        let lost = format!(", {} will never arrive", state.refused + state.missing);
+        text += &paint(&lost, Paint::Red, colour);
+    }
+    text
 }
 
 /// How the identities of `report` stand.

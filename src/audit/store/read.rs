@@ -290,6 +290,29 @@ impl Reader {
         Ok(())
     }
 
+    /// Shows the records after the one with that number, whatever the spans say, until it is enough.
+    pub(in crate::audit) fn after(
+        &self,
+        seq: u64,
+        show: &mut dyn FnMut(&Sealed<'_>) -> Wanted,
+    ) -> Result<()> {
+        let select = format!(
+            "SELECT {COLUMNS}, coalesce((SELECT hash FROM records before \
+             WHERE before.seq = records.seq - 1), (SELECT prev_hash FROM chain)) \
+             FROM records WHERE seq > ? ORDER BY seq"
+        );
+        let mut select = self.connection.prepare_cached(&select)?;
+        let mut rows = select.query([seq])?;
+        while let Some(row) = rows.next()? {
+            let (seq, record, hash) = day::row(row)?;
+            let (gateway, prev_hash) = (&*self.anchor.gateway, row.get(26)?);
+            if show(&Sealed { seq, gateway, record, prev_hash, hash }).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Where its part of the chain ends, as it says itself.
     pub(in crate::audit) fn head(&self) -> Head {
         self.anchor.head
