@@ -21,6 +21,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 pub(crate) mod pki;
+pub(crate) mod postgres;
 pub(crate) mod redis;
 
 /// What takes longer has failed, also on a busy machine.
@@ -259,7 +260,8 @@ impl Gateway {
         gateway
     }
 
-    async fn started(process: Process) -> Self {
+    /// One that has been started, as soon as it listens.
+    pub(crate) async fn started(process: Process) -> Self {
         let mut started = None;
         eventually("the gateway starts", async || {
             let log = process.stderr();
