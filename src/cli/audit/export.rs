@@ -10,9 +10,11 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-use super::{Exit, Failure, Global, filters::Filters, place::Place, progress, remark, unread};
+use super::{
+    Exit, Failure, Global, filters::Filters, place::Place, progress, remark, source::Source,
+};
 use crate::{
-    audit::{Days, Export, Filter, Format},
+    audit::{Export, Filter, Format},
     clock::Clock,
 };
 
@@ -62,18 +64,16 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> Result<(), Failure>
         let message = "Parquet is nothing to look at: name a file with --output FILE";
         return Err(Failure::new(Exit::Usage, message));
     }
-    let (store, _) = arguments.place.store(global)?;
-    let archive = store.open()?;
-    let days = archive.days().map_err(|error| unread(&error))?;
+    let source = arguments.place.store(global)?.0.source()?;
     let limit = arguments.limit.unwrap_or(u64::MAX);
     if to_stdout {
-        write(&days, &filter, limit, format, io::stdout())?;
+        write(&source, &filter, limit, format, io::stdout())?;
         return Ok(());
     }
     let path = &arguments.output;
     let at = |error| Failure::new(Exit::Io, format!("cannot write {}: {error}", path.display()));
     let target = Target::open(path).map_err(at)?;
-    let written = match write(&days, &filter, limit, format, &target.file) {
+    let written = match write(&source, &filter, limit, format, &target.file) {
         Ok(written) => written,
         Err(Stopped::Writing(error)) => return Err(at(error)),
         Err(stopped) => return Err(stopped.into()),
@@ -85,14 +85,14 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> Result<(), Failure>
 
 /// Why there is no file.
 enum Stopped {
-    Reading(rusqlite::Error),
+    Reading(Failure),
     Writing(io::Error),
 }
 
 impl From<Stopped> for Failure {
     fn from(stopped: Stopped) -> Self {
         match stopped {
-            Stopped::Reading(error) => unread(&error),
+            Stopped::Reading(failure) => failure,
             Stopped::Writing(error) => error.into(),
         }
     }
@@ -100,7 +100,7 @@ impl From<Stopped> for Failure {
 
 /// Writes what fits `filter`; says how many records that were.
 fn write(
-    days: &Days,
+    source: &Source,
     filter: &Filter,
     limit: u64,
     format: Format,
@@ -108,17 +108,18 @@ fn write(
 ) -> Result<u64, Stopped> {
     let out = BufWriter::with_capacity(BUFFER, out);
     let mut export = Export::begin(format, out).map_err(Stopped::Writing)?;
-    let last = days.last().map_err(Stopped::Reading)?;
-    let bar = progress::bar(days.count());
-    let first = last.saturating_sub(days.count());
+    let (first, last) = source.extent().map_err(Stopped::Reading)?.unwrap_or((0, limit));
+    let bar = progress::bar(last.saturating_sub(first));
+    let is_numbered = matches!(source, Source::Days(_));
     let (mut written, mut outcome) = (0_u64, Ok(()));
     if limit > 0 {
-        let read = days.oldest_first(filter, |sealed| {
+        let read = source.oldest_first(filter, |sealed| {
             outcome = export.add(sealed);
             written += 1;
             if written.is_multiple_of(STRIDE) {
                 // Between those that fit are others.
-                bar.set_position(sealed.seq.saturating_sub(first));
+                let passed = sealed.seq.saturating_sub(first);
+                bar.set_position(if is_numbered { passed } else { written });
             }
             if outcome.is_err() || written == limit {
                 return ControlFlow::Break(());

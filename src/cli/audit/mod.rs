@@ -11,6 +11,7 @@ mod place;
 mod progress;
 mod prune;
 mod query;
+mod source;
 mod table;
 mod tail;
 mod verify;

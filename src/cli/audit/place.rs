@@ -3,10 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use secrecy::SecretString;
 
-use super::{Exit, Failure, Global, remark};
+use super::{
+    Exit, Failure, Global, remark,
+    source::{Source, unanswered},
+    unread,
+};
 use crate::{
-    audit::{Archive, OpenError},
+    audit::{Archive, OpenError, central::Central},
     clock::Clock,
     config,
 };
@@ -21,8 +26,10 @@ pub(super) struct Place {
 /// Where an audit log is kept.
 #[derive(Clone, Debug)]
 pub(super) enum Store {
-    /// The embedded one.
+    /// The embedded one of a gateway.
     Folder(PathBuf),
+    /// The central one of many, by a URL that may hold a password.
+    Central(SecretString),
 }
 
 impl Place {
@@ -33,31 +40,51 @@ impl Place {
             return Ok((Store::Folder(config.store.clone()), Some(config)));
         };
         if ["postgres://", "postgresql://"].iter().any(|scheme| named.starts_with(scheme)) {
-            let message = "a central store cannot be asked yet: name the folder of a gateway's \
-                           audit log with --store PATH";
-            return Err(Failure::new(Exit::Usage, message));
+            return Ok((Store::Central(named.clone().into()), None));
         }
         Ok((Store::Folder(named.into()), None))
     }
 }
 
 impl Store {
-    /// Opens it.
+    /// Opens it to read records.
+    pub(super) fn source(&self) -> Result<Source, Failure> {
+        match self {
+            Self::Folder(_) => {
+                let days = self.open()?.days();
+                Ok(Source::Days(days.map_err(|error| unread(&error))?))
+            }
+            Self::Central(_) => self.central().map(Source::Central),
+        }
+    }
+
+    /// Opens the embedded store.
     pub(super) fn open(&self) -> Result<Archive, Failure> {
-        let Self::Folder(folder) = self;
+        let Self::Folder(folder) = self else {
+            let message = "this is about the audit log of one gateway: name its folder with \
+                           --store PATH";
+            return Err(Failure::new(Exit::Usage, message));
+        };
         let archive = Archive::open(folder, &Clock::system());
         let archive = archive.map_err(|error| unopened(folder, &error))?;
         archive.remark().into_iter().for_each(remark);
         Ok(archive)
     }
 
-    /// Opens it, if there is one yet.
+    /// Opens the embedded store, if there is one yet.
     pub(super) fn open_if_there(&self) -> Result<Option<Archive>, Failure> {
-        let Self::Folder(folder) = self;
-        match folder.try_exists() {
-            Ok(false) => Ok(None),
-            Ok(true) | Err(_) => self.open().map(Some),
+        match self {
+            Self::Folder(folder) if matches!(folder.try_exists(), Ok(false)) => Ok(None),
+            Self::Folder(_) | Self::Central(_) => self.open().map(Some),
         }
+    }
+
+    /// Connects to the central store.
+    pub(super) fn central(&self) -> Result<Central, Failure> {
+        let Self::Central(url) = self else {
+            return Err(Failure::new(Exit::Usage, "this is about a central store"));
+        };
+        Central::connect(url, None).map_err(|error| unanswered(&error))
     }
 }
 

@@ -14,7 +14,6 @@ use super::{
     place::Place,
     remark,
     table::{Look, Table},
-    unread,
 };
 use crate::clock::Clock;
 
@@ -23,9 +22,9 @@ pub(in crate::cli) struct Arguments {
     /// How many to show
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
-    /// Only records before the one with this number: the next page
+    /// Only records before this one: the next page, as the one before has told
     #[arg(long, value_name = "SEQ")]
-    before: Option<u64>,
+    before: Option<String>,
     /// As JSON, one record a line
     #[arg(long)]
     json: bool,
@@ -41,10 +40,8 @@ pub(in crate::cli) struct Arguments {
 /// Prints a page.
 pub(super) fn run(arguments: &Arguments, global: &Global) -> Result<(), Failure> {
     let now = Clock::system().now();
-    let mut filter = arguments.filters.filter(now)?;
-    filter.before = arguments.before;
-    let archive = arguments.place.store(global)?.0.open()?;
-    let days = archive.days().map_err(|error| unread(&error))?;
+    let filter = arguments.filters.filter(now)?;
+    let source = arguments.place.store(global)?.0.source()?;
     let mut page = Page::new(if arguments.json {
         Form::Json
     } else {
@@ -54,22 +51,23 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> Result<(), Failure>
             intent: if filter.intents { "started" } else { "started, end unknown" },
         }))
     });
-    let (mut shown, mut last, mut wrote) = (0, 0, Ok(()));
-    days.newest_first(&filter, |sealed| {
+    let (mut shown, mut end, mut wrote) = (0, None, Ok(()));
+    source.newest_first(&filter, arguments.before.as_deref(), |sealed| {
         wrote = page.add(sealed);
-        (shown, last) = (shown + 1, sealed.seq);
+        shown += 1;
+        // The first of all has none before it.
+        end = (shown == arguments.limit && sealed.seq > 1).then(|| source.end(sealed));
         if wrote.is_err() || shown == arguments.limit {
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
-    })
-    .map_err(|error| unread(&error))?;
+    })?;
     wrote?;
     page.finish()?;
     if shown == 0 {
         remark("no record fits");
-    } else if shown == arguments.limit && last > 1 {
-        remark(format_args!("there may be older ones: add --before {last}"));
+    } else if let Some(end) = end {
+        remark(format_args!("there may be older ones: add --before {end}"));
     }
     Ok(())
 }

@@ -5,9 +5,18 @@ use std::{fmt::Write, fs, path::PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::{Exit, Failure, Global, place::Place, print, progress, unread};
+use super::{
+    Exit, Failure, Global,
+    place::{Place, Store},
+    print, progress,
+    source::unanswered,
+    unread,
+};
 use crate::{
-    audit::{self, Finding, Head, PublicKey, Verified, VerifyError},
+    audit::{
+        self, Finding, Head, PublicKey, Verified, VerifyError,
+        central::{self, Central},
+    },
     cli::operator::printable,
 };
 
@@ -37,7 +46,11 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> Result<(), Failure>
         PublicKey::from_pem(&pem).ok_or_else(|| wrong(expected()))
     });
     let key = key.transpose()?;
-    let archive = arguments.place.store(global)?.0.open()?;
+    let store = arguments.place.store(global)?.0;
+    if matches!(store, Store::Central(_)) {
+        return central(arguments, &store.central()?);
+    }
+    let archive = store.open()?;
     let days = archive.days().map_err(|error| unread(&error))?;
     let bar = progress::bar(days.count());
     drop(days);
@@ -53,6 +66,37 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> Result<(), Failure>
         Err(VerifyError::System(error)) => {
             Err(Failure::caused(Exit::Io, "the audit log cannot be read", &error))
         }
+    }
+}
+
+/// Goes through the chain of every gateway that has written there.
+fn central(arguments: &Arguments, central: &Central) -> Result<(), Failure> {
+    if arguments.key.is_some() || arguments.expect.is_some() {
+        let message = "signed and noted heads are those of one gateway: verify its own audit log \
+                       with --store PATH";
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    match central.verify(&[], |_| ()) {
+        Ok(all) if arguments.json => {
+            let all: Vec<_> = all.iter().map(described).collect();
+            print(format!("{:#}\n", json!(all)))
+        }
+        Ok(all) if all.is_empty() => print("the central store is empty\n".to_owned()),
+        Ok(all) => {
+            let told = |verified: &Verified| {
+                let Verified { gateway, records, first, head, .. } = verified;
+                let gateway = printable(gateway);
+                format!(
+                    "{gateway}: whole and unchanged, {records} records from {first} to {head}\n"
+                )
+            };
+            print(all.iter().map(told).collect::<String>())
+        }
+        Err(central::VerifyError::Broken { gateway, finding }) => {
+            let what = format!("{gateway}: {}", finding.what);
+            broken(&Finding { what, ..finding }, arguments.json)
+        }
+        Err(central::VerifyError::Central(error)) => Err(unanswered(&error)),
     }
 }
 
