@@ -179,6 +179,7 @@ mod tests {
             retain: Duration::from_secs(86_400),
             stdout: false,
             signing_key: None,
+            postgres: None,
         };
         let clock = Clock::system();
         let (trail, writer) = Trail::open(&config, &clock).expect("an audit log");
