@@ -231,6 +231,7 @@ async fn the_records_of_a_fleet_come_together_in_one_table() {
     assert_eq!(count(&client, "SELECT count(*) FROM audit_migrations").await, 1);
     assert_eq!(count(&client, "SELECT count(*) FROM audit_records_default").await, 0);
     looked_at(&postgres, pages).await;
+    asked_by_the_verbs(&postgres).await;
     let dump = postgres.dump();
     assert!(dump.contains("/api/v1/project/insert"));
     let secrets = ["canary", amove_gateway::emulator::PASSWORD, "Bearer", PASSWORD];
@@ -238,6 +239,39 @@ async fn the_records_of_a_fleet_come_together_in_one_table() {
         assert!(!dump.contains(secret), "{secret}");
     }
     tampering_is_found(&postgres, &client).await;
+}
+
+/// What people type, over the central store.
+async fn asked_by_the_verbs(postgres: &Postgres) {
+    let url = postgres.owner();
+    let audit = async |arguments: &[&str]| {
+        let arguments = [&["audit"], arguments, &["--store", &url]].concat();
+        process_support::run(&arguments, &[]).await
+    };
+    let first = audit(&["query", "--limit", "100", "--json"]).await;
+    let told = process_support::stderr(&first);
+    let before = told.trim().rsplit_once("--before ").expect("where the next page is").1;
+    let second = audit(&["query", "--limit", "1000", "--json", "--before", before]).await;
+    let lines = |output| process_support::stdout(output).lines().map(str::to_owned);
+    let paged: BTreeSet<_> = lines(&first).chain(lines(&second)).collect();
+    assert_eq!(paged.len(), 4 * 151);
+
+    let table = audit(&["query", "--route", "/api/v1/project/*", "--limit", "3"]).await;
+    assert_eq!(process_support::stdout(&table).lines().count(), 1 + 3);
+    let exported = audit(&["export", "--intents"]).await;
+    assert_eq!(lines(&exported).count(), 4 * 226);
+    let verified = audit(&["verify"]).await;
+    assert_eq!(verified.status.code(), Some(0));
+    assert_eq!(process_support::stdout(&verified).matches("whole and unchanged").count(), 4);
+    for verb in ["tail", "prune"] {
+        let refused = audit(&[verb]).await;
+        assert_eq!(refused.status.code(), Some(2), "{verb}");
+    }
+
+    let wrong = postgres.url("postgres", "canary-wrong", "nowhere");
+    let refused = process_support::run(&["audit", "query", "--store", &wrong], &[]).await;
+    assert_eq!(refused.status.code(), Some(74));
+    assert!(!process_support::stderr(&refused).contains("canary"));
 }
 
 /// Pages fit together, and filters filter.
