@@ -54,7 +54,7 @@ impl Store {
                 let days = self.open()?.days();
                 Ok(Source::Days(days.map_err(|error| unread(&error))?))
             }
-            Self::Central(_) => self.central().map(Source::Central),
+            Self::Central(_) => self.central().map(|central| Source::Central(Box::new(central))),
         }
     }
 

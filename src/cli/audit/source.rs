@@ -10,7 +10,7 @@ use super::{Exit, Failure, unread};
 /// What records are read from.
 pub(super) enum Source {
     Days(Days),
-    Central(Central),
+    Central(Box<Central>),
 }
 
 impl Source {
