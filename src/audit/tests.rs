@@ -50,6 +50,7 @@ impl Bench {
             lines: None,
             progress: Arc::default(),
             news: watch::Sender::new(0),
+            hurry: true,
             shipped: None,
         };
         Self { folder, scribe, work, ledger: Some(ledger) }

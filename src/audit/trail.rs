@@ -111,6 +111,7 @@ impl Trail {
             lines: lines.transpose().map_err(system)?,
             progress: Arc::clone(&progress),
             news: told,
+            hurry: false,
             shipped: central.as_deref().map(Outlet::arrived),
         };
         let writer = Writer::start(work, ledger).map_err(system)?;
@@ -294,6 +295,7 @@ impl Archive {
             lines: None,
             progress: Arc::default(),
             news: watch::Sender::new(0),
+            hurry: true,
             shipped: central::arrived(&self.folder).map(|seq| watch::Sender::new(seq).subscribe()),
         };
         let mut ledger = Some(ledger);

@@ -61,6 +61,8 @@ pub(super) struct Work {
     pub(super) progress: Arc<Progress>,
     /// The number of the last record, for those who follow.
     pub(super) news: watch::Sender<u64>,
+    /// Nobody else needs the processor, or there is no time.
+    pub(super) hurry: bool,
     /// No day is deleted that has records after this one.
     pub(super) shipped: Option<watch::Receiver<u64>>,
 }
@@ -100,6 +102,7 @@ fn run(mut work: Work, mut ledger: Option<Ledger>, ended: &AtomicBool) {
     let (mut complained, mut house) = (false, Instant::now());
     loop {
         let ending = ended.load(Acquire);
+        work.hurry |= ending;
         work.journals.write_all();
         match work.attempt(&mut ledger, ending) {
             Ok(()) if complained => {
@@ -128,6 +131,12 @@ fn run(mut work: Work, mut ledger: Option<Ledger>, ended: &AtomicBool) {
 }
 
 impl Work {
+    /// How long to rest after each of so many slices of a batch. Who is behind does not rest.
+    pub(super) fn rest_between(&self, slices: usize) -> Duration {
+        let slices = u32::try_from(slices).unwrap_or(u32::MAX);
+        if self.hurry || slices > 100 { Duration::ZERO } else { (GATHER / 2) / slices.max(25) }
+    }
+
     /// Waits until it is worth while to look again.
     fn rest(&self, stuck: bool, ended: &AtomicBool) {
         let pending = || stuck || self.journals.failure().is_some() || self.journals.has_news();
