@@ -151,10 +151,17 @@ async fn what_cannot_be_answered_has_an_exit_code_and_a_sentence() {
         assert_eq!(stdout(&output), "", "{arguments:?}");
         assert!(stderr(&output).contains(sentence), "{arguments:?}: {}", stderr(&output));
     }
-    for verb in ["query", "tail", "export", "verify"] {
-        let output = run(&["audit", verb, "--store", "postgres://db/audit"], &[]).await;
-        assert_eq!(output.status.code(), Some(2), "{verb}");
-        assert!(stderr(&output).contains("--store PATH"), "{}", stderr(&output));
+    // Nobody listens there.
+    let central = "postgres://127.0.0.1:1/audit";
+    for (verb, code, sentence) in [
+        ("query", 74, "the central audit store cannot be read"),
+        ("export", 74, "the central audit store cannot be read"),
+        ("verify", 74, "the central audit store cannot be read"),
+        ("tail", 2, "--store PATH"),
+    ] {
+        let output = run(&["audit", verb, "--store", central], &[]).await;
+        assert_eq!(output.status.code(), Some(code), "{verb}");
+        assert!(stderr(&output).contains(sentence), "{}", stderr(&output));
     }
     let unconfigured = run(&["audit", "query"], &[]).await;
     assert_eq!(unconfigured.status.code(), Some(78));

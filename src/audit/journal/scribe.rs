@@ -27,10 +27,11 @@ use crate::{
     config::OnFailure,
 };
 
-/// A file that is larger is followed by another one.
-const SEGMENT: u64 = 16 * 1024 * 1024;
+/// A file that is larger is followed by another one. Small ones are soon deleted, and the system
+/// uses their memory again for the next: memory that was never touched costs more than the writing.
+const SEGMENT: u64 = 1024 * 1024;
 /// So many files may wait for a store that takes nothing: 1 GiB.
-const BEHIND: usize = 64;
+const BEHIND: usize = 1024;
 /// What may wait in memory, for each worker, while nothing can be written.
 const WAITING: usize = 1024 * 1024;
 
