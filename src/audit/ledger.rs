@@ -25,7 +25,7 @@ use crate::clock::Clock;
 const READ: usize = 1024 * 1024;
 /// Records that are put in without a rest, so that whoever serves callers on the same core is never
 /// held up for long.
-const SLICE: usize = 64;
+const SLICE: usize = 256;
 /// Records in a stretch that is known by its time.
 const SPAN: u64 = 1024;
 /// How often the head of the chain is signed.

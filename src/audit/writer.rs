@@ -134,7 +134,7 @@ impl Work {
     /// How long to rest after each of so many slices of a batch. Who is behind does not rest.
     pub(super) fn rest_between(&self, slices: usize) -> Duration {
         let slices = u32::try_from(slices).unwrap_or(u32::MAX);
-        if self.hurry || slices > 100 { Duration::ZERO } else { (GATHER / 2) / slices.max(25) }
+        if self.hurry || slices > 100 { Duration::ZERO } else { (GATHER / 2) / slices.max(10) }
     }
 
     /// Waits until it is worth while to look again.
