@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::{Failure, Global, login, print, runtime};
 use crate::config::{
-    Caller, ClientAuth, Config, Credentials, Identity, QuotaStore, QuotaStoreError, RefreshAhead,
-    Tls, secret::Secret,
+    Audit, Caller, ClientAuth, Config, Credentials, Durability, Identity, OnFailure, QuotaStore,
+    QuotaStoreError, RefreshAhead, Tls, secret::Secret,
 };
 
 #[derive(Debug, Args)]
@@ -71,10 +71,29 @@ fn meaning(config: &Config) -> String {
         };
         line("quotas", format!("shared in Redis; while that is away, {away}"));
     }
-    if let Some(postgres) = &config.audit.postgres {
-        line("audit", format!("shipped to PostgreSQL, URL {}", place(&postgres.url)));
-    }
+    line("audit", describe_audit(&config.audit));
     text
+}
+
+fn describe_audit(audit: &Audit) -> String {
+    let outlives = match audit.durability {
+        Durability::Batch => "a kill",
+        Durability::Sync => "a power cut",
+    };
+    let otherwise = match audit.on_failure {
+        OnFailure::Deny => "are refused",
+        OnFailure::Allow => "go on",
+    };
+    let days = audit.retain.as_secs() / (24 * 60 * 60);
+    let signed = if audit.signing_key.is_some() { ", signed" } else { "" };
+    let shipped = audit.postgres.as_ref().map_or_else(String::new, |postgres| {
+        format!("; shipped to PostgreSQL, URL {}", place(&postgres.url))
+    });
+    format!(
+        "{} for {days} day(s){signed}; outlives {outlives}; requests without a record \
+         {otherwise}{shipped}",
+        audit.store.display()
+    )
 }
 
 fn describe_tls(tls: &Tls) -> String {
