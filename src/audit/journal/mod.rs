@@ -10,13 +10,18 @@
 //! each, little-endian, and the record. What does not fit is the torn end of a write that never
 //! finished.
 
+mod group;
+mod journals;
 mod scribe;
 mod segment;
 mod sync;
 
-pub use self::scribe::{Receipt, Scribe, Unwritten};
+pub use self::{
+    group::Unwritten,
+    scribe::{Receipt, Scribe},
+};
 pub(super) use self::{
-    scribe::Journals,
+    journals::Journals,
     segment::{Frames, Segment},
     sync::Syncer,
 };

@@ -9,7 +9,8 @@ use std::{
 };
 
 use super::{
-    scribe::{Group, Journals, lock},
+    group::Group,
+    journals::{Journals, lock},
     segment::Segment,
 };
 use crate::config::OnFailure;
