@@ -16,7 +16,7 @@ use super::{
     chain::{Chain, Head},
     journal::{Frames, Segment},
     record::Record,
-    store::{Anchor, Day, Facets, Folder, Lock, OpenError, Reader, Writing, create_folder},
+    store::{Anchor, Day, Facets, Folder, Lock, OpenError, Reader, Writing},
     writer::Work,
 };
 use crate::clock::Clock;
@@ -71,7 +71,7 @@ impl Span {
 /// The store, opened to write.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    _lock: Lock,
+    lock: Lock,
     gateway: String,
     chain: Chain,
     day: Option<Day>,
@@ -79,6 +79,8 @@ pub(super) struct Ledger {
     positions: HashMap<String, u64>,
     /// The stretch that the next records belong to.
     span: Option<Span>,
+    /// How far the chain had got when `head.json` was last written.
+    kept: u64,
     /// How far the chain had got when its head was last signed, and when that was.
     signed: (u64, Option<Instant>),
 }
@@ -113,6 +115,7 @@ impl Ledger {
             tracing::error!(reason = error.to_string(), "the audit log's head.json is ignored");
             None
         });
+        let last_kept = kept.as_ref().map_or(0, |(_, kept)| kept.seq);
         let (gateway, head, day) = match (found, kept) {
             (Some((gateway, head, day)), Some((_, kept))) if kept.seq > head.seq => {
                 // The chain goes on where it was: what is missing will show.
@@ -129,7 +132,7 @@ impl Ledger {
             (None, None) => (name(clock), Head::default(), None),
         };
         let (chain, signed) = (Chain::after(head), (head.seq, None));
-        Ok(Self { _lock: lock, gateway, chain, day, positions, span: None, signed })
+        Ok(Self { lock, gateway, chain, day, positions, span: None, kept: last_kept, signed })
     }
 
     /// How far the chain has got.
@@ -169,9 +172,21 @@ impl Ledger {
             records.sort_by_key(|record| record.time);
             self.store(&records, &positions, work)?;
         }
+        // Whatever fails from here on, what is in the store is not taken in again.
         self.positions = positions;
         self.clear(&segments, work);
+        self.keep_head(work)?;
         Ok(moved)
+    }
+
+    /// Writes down how far the chain has got, apart from the days that it vouches for.
+    fn keep_head(&mut self, work: &Work) -> io::Result<()> {
+        let head = self.chain.head();
+        if self.kept != head.seq {
+            work.folder.set_head(&self.gateway, head)?;
+            self.kept = head.seq;
+        }
+        Ok(())
     }
 
     fn store(
@@ -203,7 +218,6 @@ impl Ledger {
             printer.push(lines);
         }
         work.news.send_replace(head.seq);
-        work.folder.set_head(&self.gateway, head)?;
         Ok(())
     }
 
@@ -266,7 +280,11 @@ impl Ledger {
         if self.day.as_ref().is_some_and(Day::is_there) {
             self.sign(work)?;
         }
-        create_folder(work.folder.path())?;
+        if !self.lock.is_there() {
+            // Somebody has taken the whole folder away, and with it the right to write there.
+            self.lock = work.folder.take(Duration::ZERO)?;
+            self.kept = 0;
+        }
         (self.day, self.span) = (Some(Day::open(date, &work.folder.day(date), true)?), None);
         Ok(())
     }

@@ -226,6 +226,42 @@ fn a_store_that_takes_nothing_for_a_while_gets_everything_later() {
 }
 
 #[test]
+fn what_is_stored_is_not_stored_again_though_its_head_cannot_be_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::open(&folder);
+    let blocks = folder.path().join("head.json.new");
+    fs::create_dir(&blocks).unwrap();
+    bench.write(0);
+    assert!(bench.drain().is_err());
+    bench.write(HOUR);
+    assert!(bench.drain().is_err());
+    fs::remove_dir(&blocks).unwrap();
+
+    // Nothing new has to come for the head to be kept.
+    bench.drain().unwrap();
+
+    assert_eq!(times(&folder), [0, HOUR]);
+    let verified = verify(&archive(&folder), None, None, |_| ()).unwrap();
+    assert_eq!((verified.records, bench.folder.head().unwrap().unwrap().1.seq), (2, 2));
+}
+
+#[test]
+fn a_folder_that_was_taken_away_is_locked_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::open(&folder);
+    bench.write(0);
+    bench.drain().unwrap();
+    fs::remove_dir_all(folder.path()).unwrap();
+    bench.write(HOUR);
+    bench.drain().unwrap();
+
+    let other = Ledger::open(&bench.folder, &Clock::system(), Duration::ZERO);
+
+    assert!(matches!(other, Err(super::OpenError::Taken(_))));
+    assert_eq!(times(&folder), [HOUR]);
+}
+
+#[test]
 fn what_is_gone_from_the_store_is_missed_for_ever() {
     let folder = three_days();
     fs::remove_file(Folder::new(folder.path()).day(date(1970, 1, 3))).unwrap();

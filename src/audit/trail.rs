@@ -87,10 +87,10 @@ impl Trail {
             }
         };
         let syncer = (config.durability == Durability::Sync).then(Syncer::new);
-        // Without a folder there is nothing that somebody could have left in it.
-        let left_behind = match ledger {
-            Some(_) => folder.journals().map_err(system)?,
-            None => Vec::new(),
+        let left_behind = match folder.journals() {
+            // What cannot be looked at now is found at the next start.
+            Err(_) if ledger.is_none() => Vec::new(),
+            left_behind => left_behind.map_err(system)?,
         };
         let journals =
             Journals::new(&folder.journal(), left_behind, config.on_failure, syncer, clock);

@@ -1,7 +1,7 @@
 //! Records that are written together, and those who wait for that.
 
 use std::sync::atomic::{
-    AtomicU8, AtomicUsize,
+    AtomicU8, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -18,6 +18,8 @@ pub(super) struct Group {
     state: AtomicU8,
     /// Records in it that nobody waits for.
     unattended: AtomicUsize,
+    /// How many lost records are told of in it.
+    gap: AtomicU64,
     resolved: Notify,
 }
 
@@ -66,6 +68,15 @@ impl Group {
     /// So many records in it that nobody waits for.
     pub(super) fn set_unattended(&self, records: usize) {
         self.unattended.store(records, Relaxed);
+    }
+
+    /// That so many records were lost is told in it.
+    pub(super) fn add_gap(&self, lost: u64) {
+        self.gap.fetch_add(lost, Relaxed);
+    }
+
+    pub(super) fn gap(&self) -> u64 {
+        self.gap.load(Relaxed)
     }
 
     pub(super) fn unattended(&self) -> usize {

@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{
             AtomicBool, AtomicU64,
-            Ordering::{AcqRel, Acquire, Relaxed, Release},
+            Ordering::{Relaxed, SeqCst},
         },
     },
     thread::Thread,
@@ -125,22 +125,23 @@ impl Journals {
     /// The reader goes to sleep, unless there has been something since it last looked: see
     /// [`Self::wake_reader`].
     pub(in crate::audit) fn reader_sleeps(&self) {
-        self.reader_sleeps.store(true, Release);
+        self.reader_sleeps.store(true, SeqCst);
     }
 
     /// Whether there may be something that was not read.
     pub(in crate::audit) fn has_news(&self) -> bool {
-        self.news.load(Acquire)
+        self.news.load(SeqCst)
     }
 
     /// The reader is about to read everything.
     pub(in crate::audit) fn take_news(&self) {
-        self.news.store(false, Release);
+        self.news.store(false, SeqCst);
     }
 
     pub(super) fn wake_reader(&self) {
-        self.news.store(true, Release);
-        if self.reader_sleeps.load(Relaxed) && self.reader_sleeps.swap(false, AcqRel) {
+        // First the news, then the look whether it sleeps; the reader does it the other way round.
+        self.news.store(true, SeqCst);
+        if self.reader_sleeps.load(SeqCst) && self.reader_sleeps.swap(false, SeqCst) {
             self.reader.get().into_iter().for_each(Thread::unpark);
         }
     }

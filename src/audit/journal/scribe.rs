@@ -135,18 +135,19 @@ impl Scribe {
             frame(&Record::gap(unsaid, now), &mut page.bytes);
             let end = page.bytes.len();
             page.frames.push((end, false));
+            page.group.add_gap(unsaid);
         }
         if page.frames.is_empty() {
             return;
         }
         match page.write(journals) {
-            Ok(()) => {
-                journals.works();
+            // Otherwise it is known when it is on the disk.
+            Ok(()) if journals.syncer.is_none() => {
                 drop(page);
-                if journals.syncer.is_none() {
-                    journals.wake_reader();
-                }
+                journals.works();
+                journals.wake_reader();
             }
+            Ok(()) => {}
             Err(error) => {
                 journals.failed(&error);
                 // A gap is told again, with what is lost until then.

@@ -121,16 +121,69 @@ fn sync(jobs: Vec<Job>, journals: &Journals, on_failure: OnFailure) {
             })
         });
         let goes_on = synced || on_failure == OnFailure::Allow;
+        if synced {
+            journals.works();
+        }
         if goes_on {
             segment.publish(length);
         } else {
             // Nobody knows what is on the disk: what was promised to nobody is taken back.
             journals.lose(group.unattended());
+            journals.leave_unsaid(group.gap());
             segment.spoil();
         }
         if is_last || !goes_on {
             segment.close();
         }
         group.resolve(goes_on);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        audit::{journal::Frames, record::tests::sample},
+        clock::Clock,
+    };
+
+    /// What has been handed over, and is not on the disk.
+    fn jobs(journals: &Journals) -> Vec<Job> {
+        journals.syncer.as_ref().and_then(|syncer| syncer.desk.take()).expect("jobs")
+    }
+
+    #[tokio::test]
+    async fn what_may_not_be_on_the_disk_is_taken_back_and_told_until_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, deny) = (folder.path().join("journal"), OnFailure::Deny);
+        // Nobody takes what is handed over, so each moment can be looked at.
+        let syncer = Some(Syncer::new());
+        let journals = Journals::new(&path, Vec::new(), deny, syncer, &Clock::system());
+        let scribe = journals.scribe();
+        let waits = scribe.note(&sample());
+        scribe.leave(&sample());
+        let lost = |journals: &Journals| {
+            journals.segments().iter().for_each(|it| it.delete().expect("gone"))
+        };
+
+        lost(&journals);
+        sync(jobs(&journals), &journals, deny);
+        assert!(scribe.settle(waits).await.is_err());
+        assert_eq!((journals.lost(), journals.refuses()), (1, true));
+
+        // That one was lost is lost as well, and told again; until then nothing goes on.
+        for _ in 0..2 {
+            journals.write_all();
+            assert!(journals.refuses());
+            lost(&journals);
+            sync(jobs(&journals), &journals, deny);
+        }
+        journals.write_all();
+        sync(jobs(&journals), &journals, deny);
+        assert!(!journals.refuses());
+        let mut bytes = Vec::new();
+        let segments = journals.segments();
+        segments.last().expect("a file").read(0, usize::MAX, &mut bytes).expect("a journal");
+        assert_eq!(Frames::of(&bytes).map(|record| record.lost).collect::<Vec<_>>(), [1]);
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     thread::sleep,
@@ -28,7 +28,19 @@ pub(in crate::audit) struct Folder(PathBuf);
 
 /// The right to write there; lasts as long as it is held.
 #[derive(Debug)]
-pub(in crate::audit) struct Lock(#[expect(dead_code, reason = "it is held, not read")] File);
+pub(in crate::audit) struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Whether the file that is locked is the one that others find.
+    pub(in crate::audit) fn is_there(&self) -> bool {
+        let inode = |metadata: io::Result<fs::Metadata>| metadata.map(|it| it.ino()).ok();
+        let ours = inode(self.file.metadata());
+        ours.is_some() && ours == inode(fs::metadata(&self.path))
+    }
+}
 
 /// Why an audit log cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -84,11 +96,12 @@ impl Folder {
         create_folder(&self.journal()).map_err(system)?;
         let mut options = OpenOptions::new();
         let lock = options.create(true).truncate(false).write(true).mode(0o600);
-        let lock = lock.open(self.0.join("lock")).map_err(system)?;
+        let path = self.0.join("lock");
+        let lock = lock.open(&path).map_err(system)?;
         let deadline = Instant::now() + patience;
         loop {
             match lock.try_lock() {
-                Ok(()) => return Ok(Lock(lock)),
+                Ok(()) => return Ok(Lock { file: lock, path }),
                 Err(TryLockError::Error(error)) => return Err(system(error)),
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(LOCK_PAUSE),
                 Err(TryLockError::WouldBlock) => return Err(OpenError::Taken(self.0.clone())),

@@ -119,22 +119,9 @@ impl Days {
     pub fn newest_first(
         &self,
         filter: &Filter,
-        mut show: impl FnMut(&Sealed<'_>) -> Wanted,
+        show: impl FnMut(&Sealed<'_>) -> Wanted,
     ) -> Result<()> {
-        let mut shown = Wanted::Continue(());
-        for (at, reader) in self.0.iter().enumerate().rev() {
-            let later = self.0.get(at..).unwrap_or_default();
-            reader.select(filter, true, &mut |sealed| {
-                if is_shown(sealed, filter, later)? {
-                    shown = show(sealed);
-                }
-                Ok(shown)
-            })?;
-            if shown.is_break() {
-                break;
-            }
-        }
-        Ok(())
+        self.show(filter, true, self.0.iter().enumerate().rev(), show)
     }
 
     /// The same, the oldest first.
@@ -145,12 +132,22 @@ impl Days {
     pub fn oldest_first(
         &self,
         filter: &Filter,
+        show: impl FnMut(&Sealed<'_>) -> Wanted,
+    ) -> Result<()> {
+        self.show(filter, false, self.0.iter().enumerate(), show)
+    }
+
+    fn show<'a>(
+        &'a self,
+        filter: &Filter,
+        newest_first: bool,
+        days: impl Iterator<Item = (usize, &'a Reader)>,
         mut show: impl FnMut(&Sealed<'_>) -> Wanted,
     ) -> Result<()> {
         let mut shown = Wanted::Continue(());
-        for (at, reader) in self.0.iter().enumerate() {
+        for (at, reader) in days {
             let later = self.0.get(at..).unwrap_or_default();
-            reader.select(filter, false, &mut |sealed| {
+            reader.select(filter, newest_first, &mut |sealed| {
                 if is_shown(sealed, filter, later)? {
                     shown = show(sealed);
                 }
