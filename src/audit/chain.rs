@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use super::record::{Hash, Record, Sealed, Value};
+use super::{
+    record::{Record, Sealed},
+    value::{Hash, Value},
+};
 
 /// How far the chain has got.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

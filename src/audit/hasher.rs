@@ -6,7 +6,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::record::{Hash, Sealed};
+use super::{record::Sealed, value::Hash};
 
 /// Bytes that are handed over at once.
 const BATCH: usize = 512 * 1024;

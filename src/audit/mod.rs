@@ -5,7 +5,7 @@
 //!            (safe)      (sealed)  (found)     (all gateways)
 //! ```
 //!
-//! - `record`: what a record holds, and how it is written as JSON.
+//! - `record`, `value`: what a record holds, and how it is written.
 //! - `journal`: each worker appends to a file of its own. When that is done the request goes on.
 //! - `chain`, `signing`: every record is sealed with the hash of the one before it.
 //! - `store`, `ledger`, `writer`: one thread moves records from the journals into SQLite.
@@ -26,6 +26,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod trail;
+mod value;
 mod verify;
 mod writer;
 
@@ -34,10 +35,11 @@ pub use self::{
     export::{Export, Format},
     journal::{Receipt, Scribe, Unwritten},
     query::{Filter, FilterError, Status},
-    record::{Hash, Outcome, Phase, Record, Replay, Sealed, Value},
+    record::{Outcome, Phase, Record, Replay, Sealed},
     signing::PublicKey,
     store::{Days, OpenError, Wanted},
     trail::{Archive, State, Trail, is_signing_key},
+    value::{Hash, Value},
     verify::{Finding, Verified, VerifyError, verify},
     writer::Writer,
 };

@@ -4,10 +4,11 @@
 use super::{
     chain::Head,
     hasher::Hasher,
-    record::{Hash, Record, Sealed},
+    record::{Record, Sealed},
     signing::{PublicKey, verifies},
     store::{Days, Facets, Reader, Wanted},
     trail::Archive,
+    value::Hash,
 };
 
 /// What was gone through.

@@ -14,6 +14,7 @@ pub mod auth;
 mod connection;
 mod pool;
 mod tls;
+pub mod trust;
 pub mod userinfo;
 
 use pool::Pool;

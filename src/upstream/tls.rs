@@ -1,17 +1,13 @@
-//! Whom we trust to be the API, and the stream that comes of it.
+//! The stream to the API: in TLS, where its URL says so.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, sync::Arc};
 
-use rustls::{
-    ClientConfig,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
-use rustls_platform_verifier::Verifier;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 
+use super::trust;
 use crate::{
     config::{self, BaseUrl, Http2},
     message::BoxError,
@@ -30,14 +26,7 @@ impl Tls {
         if !config.api_url.tls && !config.auth_url.tls {
             return Ok(Self(None));
         }
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let extra = config.ca_file.as_deref().map(roots).transpose()?.unwrap_or_default();
-        let verifier = Verifier::new_with_extra_roots(extra, Arc::clone(&provider))?;
-        let mut client = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .dangerous() // rustls' word for any verifier but its own; this one is the platform's
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
+        let mut client = trust::client("upstream.ca_file", config.ca_file.as_deref())?;
         let protocols: &[&[u8]] = match config.http2 {
             Http2::Auto => &[b"h2", b"http/1.1"],
             Http2::Always => &[b"h2"],
@@ -53,17 +42,6 @@ impl Tls {
         let name = ServerName::try_from(base.host.to_string()).map_err(io::Error::other)?;
         Ok(Stream::Right(Box::new(connector.connect(name, tcp).await?)))
     }
-}
-
-fn roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, BoxError> {
-    let unreadable = |error| format!("cannot read upstream.ca_file {}: {error}", path.display());
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(unreadable)?;
-    if certificates.is_empty() {
-        return Err(format!("upstream.ca_file {} holds no certificate", path.display()).into());
-    }
-    Ok(certificates)
 }
 
 impl std::fmt::Debug for Tls {

@@ -8,7 +8,10 @@ use tokio_postgres::types::{IsNull, Kind, ToSql, Type, to_sql_checked};
 
 use super::row::EPOCH;
 use crate::{
-    audit::record::{FIELDS, Sealed, Value},
+    audit::{
+        record::{FIELDS, Sealed},
+        value::Value,
+    },
     message::BoxError,
 };
 

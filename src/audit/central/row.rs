@@ -9,7 +9,10 @@ use uuid::Uuid;
 
 use super::columns::COLUMNS;
 use crate::{
-    audit::record::{Hash, Outcome, Phase, Record, Replay, Sealed},
+    audit::{
+        record::{Outcome, Phase, Record, Replay, Sealed},
+        value::Hash,
+    },
     message::BoxError,
 };
 

@@ -10,12 +10,7 @@ use std::{
 };
 
 use ::aws_lc_rs::digest::{Algorithm, SHA256, SHA384, SHA512, digest};
-use rustls::{
-    ClientConfig,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
-use rustls_platform_verifier::Verifier;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
@@ -27,7 +22,7 @@ use x509_parser::{
     parse_x509_certificate,
 };
 
-use crate::message::BoxError;
+use crate::{message::BoxError, upstream::trust};
 
 /// Wraps connections to PostgreSQL into TLS.
 #[derive(Clone)]
@@ -45,30 +40,11 @@ pub(super) struct Stream<S>(tokio_rustls::client::TlsStream<S>);
 impl Tls {
     /// Trusts the system's roots and those in `ca_file`.
     pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, BoxError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let extra = ca_file.map(roots).transpose()?.unwrap_or_default();
-        let verifier = Verifier::new_with_extra_roots(extra, Arc::clone(&provider))?;
-        let mut client = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .dangerous() // rustls' word for any verifier but its own; this one is the platform's
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
+        let mut client = trust::client("audit.postgres.ca_file", ca_file)?;
         // Asked for by servers that are spoken to in TLS from the start (sslnegotiation=direct).
         client.alpn_protocols = vec![b"postgresql".to_vec()];
         Ok(Self(TlsConnector::from(Arc::new(client))))
     }
-}
-
-fn roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, BoxError> {
-    let name = "audit.postgres.ca_file";
-    let unreadable = |error| format!("cannot read {name} {}: {error}", path.display());
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(unreadable)?;
-    if certificates.is_empty() {
-        return Err(format!("{name} {} holds no certificate", path.display()).into());
-    }
-    Ok(certificates)
 }
 
 impl<S> MakeTlsConnect<S> for Tls

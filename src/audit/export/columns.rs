@@ -18,7 +18,7 @@ use parquet::{
     schema::{parser::parse_message_type, types::ColumnPath},
 };
 
-use crate::audit::record::{Sealed, Value};
+use crate::audit::{record::Sealed, value::Value};
 
 /// The columns, in the order of [`Sealed::values`].
 const SCHEMA: &str = "message audit {

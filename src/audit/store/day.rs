@@ -15,7 +15,8 @@ use rusqlite::{
 use super::facets::Kind;
 use crate::audit::{
     chain::Head,
-    record::{Hash, Outcome, Phase, Record, Replay, Sealed},
+    record::{Outcome, Phase, Record, Replay, Sealed},
+    value::Hash,
 };
 
 const SCHEMA: &str = include_str!("schema.sql");

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::audit::{
     chain::Head,
     journal::Segment,
-    record::{Hash, Value},
+    value::{Hash, Value},
 };
 
 const EXTENSION: &str = "sqlite";

@@ -19,7 +19,8 @@ use super::{
 use crate::audit::{
     chain::Head,
     query::Filter,
-    record::{Hash, Phase, Record, Sealed},
+    record::{Phase, Record, Sealed},
+    value::Hash,
 };
 
 /// Steps of SQLite's machine after which it is looked whether to go on: about a millisecond.

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
     ops::{Deref, DerefMut},
     pin::Pin,
     sync::Arc,
@@ -14,6 +13,10 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+
+pub use self::peer::{Certificate, Peer};
+
+mod peer;
 
 /// A request on its way to the API. Boxed: it is handed from layer to layer, and a pointer is
 /// handed over sooner than some hundred bytes, ten times.
@@ -100,56 +103,6 @@ enum Source {
     Trailers(Box<HeaderMap>),
     /// It has broken off, which nobody has been told yet.
     Broken(Option<BoxError>),
-}
-
-/// Where a request came from.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Peer {
-    /// Over the network.
-    Tcp(SocketAddr),
-    /// Over the network, with TLS.
-    Tls {
-        /// From where.
-        address: SocketAddr,
-        /// The certificate that it has proved to hold, if it was asked for one and has shown one.
-        certificate: Option<Arc<Certificate>>,
-    },
-    /// Over a unix socket, by a process of this user.
-    Unix {
-        /// The user id, if the system told.
-        uid: Option<u32>,
-    },
-}
-
-/// Whom a client certificate names, after it was verified.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Certificate {
-    /// The SPIFFE id among its URIs, if it has exactly one.
-    pub spiffe_id: Option<Box<str>>,
-    /// Its DNS names, e-mail addresses and URIs.
-    pub names: Vec<Box<str>>,
-}
-
-impl Peer {
-    /// Whether it is a process on this machine.
-    pub fn is_local(&self) -> bool {
-        match self {
-            Self::Tcp(address) | Self::Tls { address, .. } => {
-                address.ip().to_canonical().is_loopback()
-            }
-            Self::Unix { .. } => true,
-        }
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) | Self::Tls { address, .. } => address.fmt(f),
-            Self::Unix { uid: Some(uid) } => write!(f, "unix:uid={uid}"),
-            Self::Unix { uid: None } => f.write_str("unix"),
-        }
-    }
 }
 
 /// What moves a body forward: the connection it arrives on, polled by whoever reads the body.
