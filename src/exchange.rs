@@ -156,6 +156,12 @@ impl Exchange {
         write_once(&self.ledger, (Arc::clone(scribe), clock.clone()));
     }
 
+    /// Written by `audit`, where nothing can be written: nobody waits for its record, which is left
+    /// to be written when it is over.
+    pub fn set_unwritten(&self) {
+        self.unwritten.store(true, Ordering::Relaxed);
+    }
+
     /// Writes down that it goes on now, and waits until that is written.
     ///
     /// # Errors
@@ -165,7 +171,9 @@ impl Exchange {
         let Some((scribe, clock)) = self.ledger.get() else { return Ok(()) };
         let receipt = self.with_record(Phase::Intent, clock, |record| scribe.note(record));
         let settled = scribe.settle(receipt).await;
-        self.unwritten.store(settled.is_err(), Ordering::Relaxed);
+        if settled.is_err() {
+            self.set_unwritten();
+        }
         settled
     }
 
@@ -183,7 +191,7 @@ impl Exchange {
         let settled = scribe.settle(receipt).await;
         if settled.is_err() {
             // The caller is told so, and does not wait again.
-            self.unwritten.store(true, Ordering::Relaxed);
+            self.set_unwritten();
             self.recorded.store(false, Ordering::Relaxed);
         }
         settled

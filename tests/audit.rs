@@ -338,6 +338,10 @@ async fn on_a_full_disk_nothing_happens_and_nothing_is_lost() {
     }
     let forwarded = amove.stats().requests - before;
     assert!(forwarded <= 1, "{forwarded}");
+    // Each is told once, and that it fails is told once.
+    let told = |what: &str| gateway.process.stderr().matches(what).count();
+    eventually("it is told", async || told("\"audit-unavailable\"") == 20).await;
+    assert_eq!(told("the audit log cannot be written"), 1);
     assert_eq!(get(gateway.admin, "/readyz").await.status(), 503);
     assert!(!audit_state(&gateway).await["failure"].is_null());
 
@@ -347,6 +351,10 @@ async fn on_a_full_disk_nothing_happens_and_nothing_is_lost() {
     })
     .await;
     assert_eq!(status_of(&gateway).await.0, 200);
+    eventually("it is told", async || {
+        gateway.process.stderr().matches("the audit log can be written again").count() == 1
+    })
+    .await;
     gateway.process.signal("TERM");
     assert_eq!(gateway.process.exit_code().await, Some(0));
     let records = records(&store);

@@ -36,6 +36,7 @@ impl Middleware for Audit {
         // when the exchange is dropped, because the caller has left.
         exchange.set_ledger(&self.scribe, &self.clock);
         if self.scribe.refuses() {
+            exchange.set_unwritten();
             return Err(audit_unavailable());
         }
         next.run(exchange, request).await

@@ -183,7 +183,7 @@ fn configuration(
         .map_err(|report| Failure { exit: Exit::Internal, message: report.to_string() })?;
     let mut config = loaded.config;
     config.telemetry.log = std::env::var("AMOVE_GATEWAY_TELEMETRY__LOG")
-        .unwrap_or_else(|_| "warn,amove_gateway::session=info".into());
+        .unwrap_or_else(|_| "warn,amove_gateway::audit=info,amove_gateway::session=info".into());
     config.telemetry.log_format = LogFormat::Auto;
     Ok(config)
 }
