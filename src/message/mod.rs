@@ -107,11 +107,20 @@ enum Source {
 
 /// What moves a body forward: the connection it arrives on, polled by whoever reads the body.
 pub trait Drive: Send {
-    /// Lets the connection work. `Ready` means that it has ended.
-    fn poll_drive(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
+    /// Lets the connection work, and takes what it has brought.
+    fn poll_body(self: Pin<&mut Self>, body: &mut Incoming, cx: &mut Context<'_>) -> Driven;
 
     /// The body has been read to its end: the connection is free for another exchange.
     fn release(self: Pin<Box<Self>>);
+}
+
+/// What came of driving a connection.
+#[derive(Debug)]
+pub struct Driven {
+    /// The body's next frame.
+    pub frame: Poll<Option<Result<Frame<Bytes>, hyper::Error>>>,
+    /// The connection has ended.
+    pub ended: bool,
 }
 
 /// Who wants to know how much of a body has passed, and whether it was all.
@@ -308,16 +317,14 @@ impl Source {
                 Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?)))
             }
             Self::Driven(incoming, driver) => {
-                // First the connection, then what it has brought: one task does both.
-                let ended = driver.as_mut().poll_drive(cx);
-                let frame = Pin::new(&mut *incoming).poll_frame(cx);
-                if frame.is_pending() && ended.is_ready() {
+                let Driven { frame, ended } = driver.as_mut().poll_body(incoming, cx);
+                if frame.is_pending() && ended {
                     return Poll::Ready(Some(Err("the connection ended within the body".into())));
                 }
                 let frame = ready!(frame);
                 let finished = frame.is_none() || incoming.is_end_stream();
                 if finished
-                    && ended.is_pending()
+                    && !ended
                     && let Self::Driven(_, driver) = std::mem::take(self)
                 {
                     driver.release();

@@ -149,11 +149,12 @@ impl Pool {
 
     /// Keeps `connection` for another exchange.
     pub(super) fn put_aside(&self, mut connection: Box<Connection>) {
-        connection.idle_since = Instant::now();
+        let now = Instant::now();
+        connection.idle_since = now;
         let mut idle = lock(&self.idle);
         // The oldest lie at the bottom; at most two a call, so that nobody pays for many.
         for _ in 0..2 {
-            if idle.first().is_some_and(|oldest| oldest.idle_since.elapsed() > KEEP) {
+            if idle.first().is_some_and(|oldest| now.duration_since(oldest.idle_since) > KEEP) {
                 idle.remove(0);
             }
         }
