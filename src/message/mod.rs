@@ -63,8 +63,49 @@ impl DerefMut for Request {
     }
 }
 
-/// A response on its way to the caller.
-pub type Response = http::Response<Body>;
+/// A response on its way to the caller. Boxed, as a request is.
+#[derive(Debug)]
+pub struct Response(Box<http::Response<Body>>);
+
+impl Response {
+    /// A response with status 200 and this body.
+    pub fn new(body: Body) -> Self {
+        Self(Box::new(http::Response::new(body)))
+    }
+
+    /// The response itself.
+    pub fn into_inner(self) -> http::Response<Body> {
+        *self.0
+    }
+
+    /// The same response with another body.
+    #[must_use]
+    pub fn map_body(mut self, change: impl FnOnce(Body) -> Body) -> Self {
+        let body = std::mem::take(self.body_mut());
+        *self.body_mut() = change(body);
+        self
+    }
+}
+
+impl From<http::Response<Body>> for Response {
+    fn from(response: http::Response<Body>) -> Self {
+        Self(Box::new(response))
+    }
+}
+
+impl Deref for Response {
+    type Target = http::Response<Body>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Response {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
 
 /// Any error, where only its text and its causes matter.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -79,7 +120,7 @@ pub struct Body {
     /// Says in our words what broke the body off.
     explain: Option<fn(BoxError) -> BoxError>,
     /// The end of the body, which waits until its watcher is ready for it.
-    closing: Option<Closing>,
+    closing: Option<Box<Closing>>,
 }
 
 /// The last frame, if there is one, and what has to happen before it may go.
@@ -409,7 +450,7 @@ impl Body {
         let close = self.watch.take().and_then(|(watch, direction)| watch.close(direction));
         match close {
             Some(ready) => {
-                self.closing = Some(Closing { frame, ready });
+                self.closing = Some(Box::new(Closing { frame, ready }));
                 None
             }
             None => frame,

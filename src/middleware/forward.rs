@@ -60,7 +60,7 @@ impl Next for Forward {
 
         let answer = self.send(exchange, request).await;
 
-        let status = answer.as_ref().ok().map(http::Response::status);
+        let status = answer.as_ref().ok().map(|response| response.status());
         exchange.attempted(status, started.elapsed());
         let mut response = answer?;
         if let Some(wish) = Wish::of(response.status(), response.headers(), &self.clock) {

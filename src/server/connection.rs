@@ -58,9 +58,9 @@ pub(super) async fn serve(
         let arrival = Arrival { peer: peer.clone(), refusal };
         let answer = care.gateway.answer(request.into(), arrival);
         async move {
-            answer
-                .await
-                .map(|response| response.map(|body| Sending { body, broken: None, _open: open }))
+            answer.await.map(|response| {
+                response.into_inner().map(|body| Sending { body, broken: None, _open: open })
+            })
         }
     });
     match protocol {

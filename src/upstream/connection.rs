@@ -100,7 +100,7 @@ impl Connection {
         permit: OwnedSemaphorePermit,
     ) -> Response {
         self.lease = Some((pool, permit));
-        response.map(|body| Body::driven(body, Box::into_pin(self)))
+        response.map(|body| Body::driven(body, Box::into_pin(self))).into()
     }
 }
 

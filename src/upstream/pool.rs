@@ -132,7 +132,7 @@ impl Pool {
                     match sender.try_send_request(request.into_inner()).await {
                         Ok(response) => {
                             let lease = Box::pin(Multiplexed { _permit: permit });
-                            return Ok(response.map(|body| Body::driven(body, lease)));
+                            return Ok(response.map(|body| Body::driven(body, lease)).into());
                         }
                         Err(error) => error.into(),
                     }
