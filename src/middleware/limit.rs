@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use self::Part::{Number, Text};
@@ -100,7 +99,9 @@ fn fields(
     let Standing { scope, burst, window, remaining, next } = *standing;
     let (name, window, next) = (scope.name(), seconds(window), seconds(next));
     let (burst, remaining) = (u64::from(burst), u64::from(remaining));
-    let named = |name, parts: &[Part<'_>]| Some((HeaderName::from_static(name), value(parts)?));
+    let mut bytes = Vec::with_capacity(48);
+    let mut named =
+        |name, parts: &[Part<'_>]| Some((HeaderName::from_static(name), value(parts, &mut bytes)?));
     let fields = match style {
         RateLimitHeaders::Ietf => [
             named(
@@ -143,18 +144,19 @@ enum Part<'a> {
     Number(u64),
 }
 
-/// The parts as one value. Every granted answer has two of them, so nothing is formatted twice.
-fn value(parts: &[Part<'_>]) -> Option<HeaderValue> {
-    let mut bytes = Vec::with_capacity(48);
+/// The parts as one value, put together in `bytes`. Every granted answer has two of them, so nothing
+/// is formatted at length.
+fn value(parts: &[Part<'_>], bytes: &mut Vec<u8>) -> Option<HeaderValue> {
+    bytes.clear();
     for part in parts {
         match part {
             Text(text) => bytes.extend_from_slice(text.as_bytes()),
             Number(number) => {
-                bytes.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes())
+                bytes.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes());
             }
         }
     }
-    HeaderValue::from_maybe_shared(Bytes::from(bytes)).ok()
+    HeaderValue::from_bytes(bytes).ok()
 }
 
 /// Whole seconds, rounded up, so that nobody comes back too early.
