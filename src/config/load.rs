@@ -10,10 +10,11 @@ use figment::{
 use toml_edit::{ImDocument, Item, TableLike};
 
 use super::{
-    Config, read,
+    Changes, Config,
+    inventory::Inventory,
+    read,
     report::{self, Finding, Report, Source},
     settings::{self, EXAMPLES, Known, REFERENCE},
-    show,
 };
 
 /// What every identity has that says nothing of its own; the values are those of the reference.
@@ -62,13 +63,30 @@ pub struct Loaded {
     pub config: Config,
     /// What is allowed and yet unwise.
     pub warnings: Vec<String>,
-    effective: String,
+    inventory: Inventory,
 }
 
 impl Loaded {
     /// The effective configuration as TOML, secrets redacted, with where each value comes from.
-    pub fn show(&self) -> &str {
-        &self.effective
+    pub fn show(&self) -> String {
+        self.inventory.toml()
+    }
+
+    /// What comes into force where `before` is in force, and what that changes: a setting that only
+    /// a start sets stays what it is.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> (Self, Changes) {
+        let has_tls = [&self, before].map(|loaded| loaded.config.server.tls.is_some());
+        let switched = (has_tls[0] != has_tls[1]).then_some("server.tls");
+        let (inventory, mut changes) = self.inventory.after(&before.inventory, switched);
+        let default = |loaded: &Self| loaded.config.identities.first().map(|it| it.name.clone());
+        if let Some(name) = default(&self).filter(|name| Some(name) != default(before).as_ref()) {
+            // It may be the order of the sections that has changed.
+            changes.add_taken(format!("identities.{name}.default"));
+        }
+        self.inventory = inventory;
+        self.config.keep_from(&before.config);
+        (self, changes)
     }
 }
 
@@ -285,9 +303,8 @@ impl Layers {
         self.findings.extend(findings);
         match config {
             Some(config) if self.findings.is_empty() => {
-                let effective =
-                    show::toml(&merged, &|value| origins.describe(value, &self.sources));
-                Ok(Loaded { config, warnings, effective })
+                let origin = |value: &Value| origins.describe(value, &self.sources);
+                Ok(Loaded { config, warnings, inventory: Inventory::new(&merged, &origin) })
             }
             _ => Err(Report { sources: self.sources, findings: self.findings }),
         }

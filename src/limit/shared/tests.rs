@@ -162,7 +162,7 @@ async fn members_know_how_many_they_are() {
     let stores: Vec<_> = (0..3).map(|_| store(&redis, QuotaStoreError::Local)).collect();
     let keep = |store: &Arc<Store>| {
         let (store, stop) = (Arc::clone(store), stop.clone());
-        tokio::spawn(async move { keep(&store, Vec::new(), stop).await })
+        tokio::spawn(async move { keep(&store, &Quotas::default(), stop).await })
     };
     let kept: Vec<_> = stores.iter().map(keep).collect();
 
@@ -202,8 +202,9 @@ async fn one_that_hangs_costs_one_bounded_wait_and_one_that_is_back_is_used() {
     let quota = SharedQuota::new(&store, "a", terms(1000, 1000));
     let stop = CancellationToken::new();
     let kept = {
-        let (store, quotas, stop) = (Arc::clone(&store), vec![Arc::clone(&quota)], stop.clone());
-        tokio::spawn(async move { keep(&store, quotas, stop).await })
+        let (store, quotas, stop) = (Arc::clone(&store), Quotas::default(), stop.clone());
+        quotas.keep(Arc::clone(&quota));
+        tokio::spawn(async move { keep(&store, &quotas, stop).await })
     };
     assert_eq!(granted(&quota, 1).await, 1);
     redis.signal("STOP");
