@@ -109,8 +109,7 @@ impl Inventory {
 impl Entry {
     fn new(path: &str, value: &Value, origin: String) -> Self {
         let known = settings::look_up(path);
-        let is_secret =
-            matches!(known, Known::Setting(setting) if setting.kind == Kind::Secret);
+        let is_secret = matches!(known, Known::Setting(setting) if setting.kind == Kind::Secret);
         let literal = literal(value);
         let at_start = settings::is_set_at_start(path);
         let mut hasher = blake3::Hasher::new();

@@ -12,6 +12,7 @@ use toml_edit::{ImDocument, Item, TableLike};
 use super::{
     Changes, Config,
     inventory::Inventory,
+    looks::{Fingerprint, fingerprint},
     read,
     report::{self, Finding, Report, Source},
     settings::{self, EXAMPLES, Known, REFERENCE},
@@ -64,9 +65,15 @@ pub struct Loaded {
     /// What is allowed and yet unwise.
     pub warnings: Vec<String>,
     inventory: Inventory,
+    fingerprint: Fingerprint,
 }
 
 impl Loaded {
+    /// Tells the files that it came from.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
     /// The effective configuration as TOML, secrets redacted, with where each value comes from.
     pub fn show(&self) -> String {
         self.inventory.toml()
@@ -96,17 +103,22 @@ impl Loaded {
 ///
 /// Everything that is wrong with it.
 pub fn load(sources: &Sources) -> Result<Loaded, Report> {
-    let mut layers = Layers::default();
+    let (mut layers, mut texts) = (Layers::default(), Vec::new());
     for path in &sources.files {
         match std::fs::read_to_string(path) {
-            Ok(text) => layers.add_file(&path.display().to_string(), &text),
+            Ok(text) => {
+                layers.add_file(&path.display().to_string(), &text);
+                texts.push(text);
+            }
             Err(error) => {
                 layers.is_incomplete = true;
                 layers.find(format!("cannot read {}: {error}", path.display()));
             }
         }
     }
-    layers.finish(&sources.environment)
+    let mut loaded = layers.finish(&sources.environment)?;
+    loaded.fingerprint = fingerprint(texts.iter().map(String::as_bytes));
+    Ok(loaded)
 }
 
 /// Loads `text` as if it were the only file.
@@ -304,7 +316,12 @@ impl Layers {
         match config {
             Some(config) if self.findings.is_empty() => {
                 let origin = |value: &Value| origins.describe(value, &self.sources);
-                Ok(Loaded { config, warnings, inventory: Inventory::new(&merged, &origin) })
+                Ok(Loaded {
+                    config,
+                    warnings,
+                    inventory: Inventory::new(&merged, &origin),
+                    fingerprint: fingerprint([]),
+                })
             }
             _ => Err(Report { sources: self.sources, findings: self.findings }),
         }

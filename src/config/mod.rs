@@ -23,6 +23,7 @@ mod changes;
 mod inventory;
 mod limits;
 pub mod load;
+pub mod looks;
 mod parse;
 mod policy;
 mod read;

@@ -188,7 +188,8 @@ impl Pauses {
     /// The same pauses for other identities: of each, the position that it had, if it was there.
     #[must_use]
     pub fn under(&self, identities: &[Option<usize>]) -> Self {
-        let known = self.numbers.len().max(identities.iter().flatten().map(|at| at + 1).max().unwrap_or(0));
+        let known =
+            self.numbers.len().max(identities.iter().flatten().map(|at| at + 1).max().unwrap_or(0));
         let highest = (0..known).map(|at| self.number(at) + 1).max().unwrap_or(0);
         self.state.next_number.fetch_max(highest, AcqRel);
         let number = |before: &Option<usize>| match before {

@@ -26,8 +26,8 @@ pub mod wire;
 mod worker;
 
 pub use listener::{BindError, Bound};
-pub use tls::{Configured, Renewal, Tls};
 use live::Live;
+pub use tls::{Configured, Renewal, Tls};
 use worker::{Edge, Worker};
 
 /// A worker that was told to end has nothing left to wait for.

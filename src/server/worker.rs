@@ -106,11 +106,7 @@ pub(super) struct Watched {
 }
 
 impl Worker {
-    pub(super) fn new(
-        edge: Arc<Edge>,
-        live: Live,
-        listeners: Vec<Listener>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(edge: Arc<Edge>, live: Live, listeners: Vec<Listener>) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (ticks, connections) = (Arc::default(), Mutex::default());
         let care = Arc::new(Care { edge, live, ticks, connections });

@@ -31,18 +31,18 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
-use self::{
-    kept::Kept,
-    keeper::{Given, Shared},
-    skew::Skew,
-    store::Store,
-};
 pub use self::{
     error::Error,
     login::Error as LoginError,
     status::{Counts, CredentialsKind, State, Status},
     store::OpenError,
     token::Token,
+};
+use self::{
+    keeper::{Given, Shared},
+    kept::Kept,
+    skew::Skew,
+    store::Store,
 };
 use crate::{
     clock::Clock,
@@ -130,8 +130,7 @@ impl Sessions {
 
     /// Of each identity, the position that it has among `before`, if it stays.
     pub fn positions_in(&self, before: &Self) -> Vec<Option<usize>> {
-        let position =
-            |kept: &Kept| before.keepers.iter().position(|known| known.is_same_as(kept));
+        let position = |kept: &Kept| before.keepers.iter().position(|known| known.is_same_as(kept));
         self.keepers.iter().map(position).collect()
     }
 
@@ -144,10 +143,7 @@ impl Sessions {
             if known.is_none() {
                 kept.start();
             } else {
-                kept.follow(Given {
-                    identity: identity.clone(),
-                    upstream: self.upstream.clone(),
-                });
+                kept.follow(Given { identity: identity.clone(), upstream: self.upstream.clone() });
             }
         }
         let stays = |gone: &Kept| self.keepers.iter().any(|kept| kept.is_same_as(gone));

@@ -40,11 +40,11 @@ use std::{
 use tokio::{sync::oneshot, time::timeout_at};
 
 use self::lease::{Demand, Lease, Order, Taken};
+pub use self::store::{OpenError, Status};
 pub(super) use self::{
     quotas::{Quotas, keep},
     store::Store,
 };
-pub use self::store::{OpenError, Status};
 use super::decision::{Decision, Terms};
 use crate::config::QuotaStoreError;
 

@@ -7,7 +7,10 @@ use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::TestRunner,
 };
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, interval},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{lease::Order, model::Model, *};

@@ -2,7 +2,6 @@
 
 mod client;
 mod handshake;
-mod looks;
 mod renewal;
 
 use std::sync::Arc;
@@ -14,9 +13,9 @@ use tokio::sync::watch;
 
 pub(super) use self::handshake::{Socket, Stream, secure};
 pub use self::renewal::Renewal;
-use self::looks::Fingerprint;
 use crate::config::{
     self,
+    looks::Fingerprint,
     tls::{Material, Unusable},
 };
 

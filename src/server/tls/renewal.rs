@@ -9,14 +9,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Configured, Tls,
-    looks::{Fingerprint, Looks},
-};
+use super::{Configured, Tls};
 use crate::{
     clock::Clock,
     config::{
         self,
+        looks::{Fingerprint, Looks},
         tls::{Files, Material, Unusable},
     },
 };
