@@ -63,3 +63,6 @@ impl Config {
         self.telemetry.log_format = before.telemetry.log_format;
     }
 }
+
+#[cfg(test)]
+mod tests;
