@@ -539,4 +539,43 @@ mod tests {
         // 50 in each second, and what may come at once at the beginning.
         assert!((2970..=3040).contains(&granted), "{granted}");
     }
+
+    #[test]
+    fn what_stays_is_as_full_as_it_was_and_what_is_new_is_full() {
+        let clock = FakeRelativeClock::default();
+        let config = |text: &str| {
+            let text = format!("[identities.main]\napi_token = \"t\"\n{text}");
+            load_str(&text, &[]).unwrap().config
+        };
+        let hash = |digit| format!("api_key_hash = \"blake3:{}\"\n", "1".repeat(63) + digit);
+        let caller = |name: &str, digit, rate: &str| {
+            format!("[callers.{name}]\n{}rate = \"{rate}\"\nmax_concurrent = 1\n", hash(digit))
+        };
+        let (a, b) = (caller("a", "1", "2/s"), caller("b", "2", "3/s"));
+        let before = Limiter::build(&config(&format!("{a}{b}")), &clock, None, None);
+        let granted = |limiter: &Limiter<_>, caller| {
+            let is_granted = |_: &_| matches!(limiter.take(caller, 0, None), Decision::Granted(_));
+            (0..10).filter(is_granted).count()
+        };
+        assert_eq!((granted(&before, 0), granted(&before, 1)), (2, 3));
+        let under_way = before.enter(1).unwrap().unwrap();
+        before.refusals().too_many_under_way();
+
+        let wider = caller("a", "1", "4/s");
+        let after = Limiter::build(
+            &config(&format!("{}{b}{wider}", caller("c", "3", "2/s"))),
+            &clock,
+            None,
+            Some(&before),
+        );
+
+        // Under the new configuration, `b` stands second again, `a` third.
+        assert_eq!([0, 1, 2].map(|caller| granted(&after, caller)), [2, 0, 4]);
+        assert!(after.enter(1).is_none() && after.enter(0).is_some());
+        drop(under_way);
+        assert!(after.enter(1).is_some());
+        assert_eq!(after.refusals().read().last(), Some(("concurrent", 1)));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!((granted(&before, 1), granted(&after, 1)), (3, 0), "it is one quota");
+    }
 }

@@ -13,6 +13,8 @@ mod slot;
 mod status;
 mod steps;
 mod store;
+#[cfg(test)]
+mod succession_tests;
 mod supervise;
 #[cfg(test)]
 mod testing;

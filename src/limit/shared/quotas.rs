@@ -57,6 +57,12 @@ impl Quotas {
         join_all(rest).await;
     }
 
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.change(|quotas| quotas.len())
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut Vec<Arc<SharedQuota>>) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

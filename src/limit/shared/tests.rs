@@ -321,3 +321,41 @@ fn settings_that_cannot_work_are_told_at_once() {
     let fine = open("redis://:canary@redis.test", None).expect("a store");
     assert!(!format!("{fine:?}").contains("canary"));
 }
+
+#[tokio::test]
+async fn another_configuration_keeps_what_stays_and_gives_back_what_goes() {
+    let Some(redis) = RedisServer::start() else { return };
+    let settings = |rate: &str| {
+        format!("[callers.a]\nrate = \"{rate}\"\nburst = 6\n[rate_limit]\nglobal = \"100/s\"\n")
+    };
+    let first = limiter(&redis, &settings("6/h"));
+    let stop = CancellationToken::new();
+    let kept = tokio::spawn(first.keep(stop.clone()));
+    for _ in 0..6 {
+        assert!(matches!(first.pass(0, 0, None).await, Decision::Granted(_)));
+    }
+
+    let text = |settings: &str| {
+        let url = redis.url();
+        let text = format!("[identities.main]\napi_token = \"t\"\n{settings}");
+        load_str(
+            &format!("{text}store = \"redis\"\nurl = \"{url}\"\non_store_error = \"deny\"\n"),
+            &[],
+        )
+        .expect("a configuration")
+        .config
+    };
+    let same = Arc::new(first.under(&text(&settings("6/h"))));
+    assert!(matches!(same.pass(0, 0, None).await, Decision::Refused { .. }));
+    let other = Arc::new(same.under(&text(&settings("7/h"))));
+    other.take_over();
+    assert!(matches!(other.pass(0, 0, None).await, Decision::Granted(_)));
+    let shared = other.shared.as_ref().expect("it is shared");
+    assert_eq!(shared.quotas.len(), 3);
+    drop((first, same));
+
+    eventually("the quota that nobody has is forgotten", || shared.quotas.len() == 2).await;
+    stop.cancel();
+    kept.await.expect("no panic");
+    assert_eq!(shared.store.on_error(), QuotaStoreError::Deny);
+}
