@@ -8,7 +8,6 @@ use rcgen::{
 };
 use toml_edit::{DocumentMut, Item, TableLike};
 
-use super::*;
 use crate::config::{
     load::{Loaded, load_str},
     settings::{SETTINGS, generic},
