@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
 use std::{
+    net::SocketAddr,
     os::unix::fs::symlink,
     path::PathBuf,
     sync::{
@@ -19,7 +20,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use process_support::{
-    Gateway, Process, call, emulator, eventually, get, request, run, soon, stderr, stdout,
+    Gateway, Process, call, emulator, eventually, get,
+    pki::{Authority, FUTURE, VERSIONS, connect, status},
+    request, run, soon, stderr, stdout,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -92,15 +95,20 @@ impl Scene {
     /// What an operator is answered who orders a reload.
     async fn reload(&self) -> (u16, Value) {
         let answer = call(self.gateway.admin, request("POST", "/-/reload")).await;
-        let answer = answer.expect("an answer");
-        let body = serde_json::from_slice(answer.body()).expect("JSON");
-        (answer.status().as_u16(), body)
+        told(&answer.expect("an answer"))
+    }
+
+    /// The same with another file. The order follows it so closely that it is not noticed before.
+    async fn reload_text(&self, text: &str) -> (u16, Value) {
+        let mut operator = connect_to(self.gateway.admin).await;
+        self.write_text(text);
+        let answer = operator.send(Method::POST, "-", "/-/reload", "").await.expect("an answer");
+        told(&answer)
     }
 
     /// The same with these settings, which are fine.
     async fn reload_with(&self, settings: &str) -> Value {
-        self.write(settings);
-        let (status, applied) = self.reload().await;
+        let (status, applied) = self.reload_text(&text(&self.amove, settings)).await;
         assert_eq!(status, 200, "{applied}");
         applied
     }
@@ -118,10 +126,7 @@ impl Scene {
     }
 
     async fn connect(&self) -> Caller {
-        let stream = TcpStream::connect(self.gateway.address).await.expect("a connection");
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
-        tokio::spawn(connection);
-        Caller(sender)
+        connect_to(self.gateway.address).await
     }
 
     /// A call on a connection of its own.
@@ -136,6 +141,18 @@ impl Scene {
         }
         statuses
     }
+}
+
+async fn connect_to(address: SocketAddr) -> Caller {
+    let stream = TcpStream::connect(address).await.expect("a connection");
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+    tokio::spawn(connection);
+    Caller(sender)
+}
+
+fn told(answer: &Response<Bytes>) -> (u16, Value) {
+    let body = serde_json::from_slice(answer.body()).expect("JSON");
+    (answer.status().as_u16(), body)
 }
 
 /// A caller's connection, which is kept alive.
@@ -241,7 +258,7 @@ async fn a_file_is_noticed_however_it_is_replaced_and_not_while_it_is_being_writ
     let whole = text(&scene.amove, &caller("a", "rate = \"4/s\"\n"));
     let (one, other) = whole.split_at(whole.find("[callers").expect("a caller") + 4);
     std::fs::write(scene.file(), one).expect("half a file");
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
     std::fs::write(scene.file(), format!("{one}{other}")).expect("a file");
     in_force(4).await;
 
@@ -255,7 +272,7 @@ async fn a_file_is_noticed_however_it_is_replaced_and_not_while_it_is_being_writ
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(scene.counts().await, (3, 1));
     scene.write(&caller("a", "rate = \"4/s\"\n"));
-    eventually("it is back", async || scene.counts().await.1 == 1).await;
+    eventually("it is back", async || scene.counts().await == (4, 1)).await;
     assert_eq!(scene.call("a").await, 200);
 }
 
@@ -299,7 +316,7 @@ async fn twenty_reloads_under_load_cost_no_request_and_no_login() {
             scene.write(&settings);
             scene.gateway.process.signal("HUP");
             let expected = u64::try_from(number).expect("a number");
-            eventually("it is reloaded", async || scene.counts().await.0 == expected).await;
+            eventually("it is reloaded", async || scene.counts().await.0 >= expected).await;
         } else {
             scene.reload_with(&settings).await;
         }
@@ -312,7 +329,8 @@ async fn twenty_reloads_under_load_cost_no_request_and_no_login() {
 
     let stats = scene.amove.stats();
     assert_eq!((stats.logins, stats.failed_logins, stats.logouts), (1, 0, 0));
-    assert_eq!(scene.counts().await, (20, 0));
+    let (applied, refused) = scene.counts().await;
+    assert!(applied >= 20 && refused == 0, "{applied}, {refused}");
     eprintln!("{} requests", answered.load(Relaxed));
 }
 
@@ -324,8 +342,8 @@ async fn what_cannot_be_used_is_refused_as_a_whole_and_told_everywhere() {
     assert_eq!(scene.call("a").await, 200);
 
     let wrong = "[policy]\nunknown_routes = \"perhaps\"\n[legacy]\npassword = \"c4nary\"\n";
-    scene.write_text(&format!("{}{wrong}{}burts = 3\n", text(&scene.amove, ""), caller("b", "")));
-    let (status, problem) = scene.reload().await;
+    let wrong = format!("{}{wrong}{}burts = 3\n", text(&scene.amove, ""), caller("b", ""));
+    let (status, problem) = scene.reload_text(&wrong).await;
 
     assert_eq!((status, &problem["errors"]), (422, &json!(3)), "{problem}");
     assert_eq!(problem["type"], "urn:amove-gateway:problem:configuration-refused");
@@ -374,12 +392,12 @@ async fn what_cannot_be_set_up_is_refused_as_well() {
     let roots = scene.folder.path().join("roots.pem");
     std::fs::write(&roots, "no certificate").expect("a file");
 
-    scene.write(&format!(
+    let wrong = format!(
         "{}[callers.b]\njwt_subject = \"b\"\n[caller_jwt]\nissuer = \"i\"\naudience = \"a\"\n\
          jwks_url = \"https://127.0.0.1:1/keys\"\nca_file = {roots:?}\n",
         caller("c", "")
-    ));
-    let (status, problem) = scene.reload().await;
+    );
+    let (status, problem) = scene.reload_text(&text(&scene.amove, &wrong)).await;
 
     assert_eq!(status, 409, "{problem}");
     assert!(
@@ -594,6 +612,55 @@ async fn the_edges_limits_change_too() {
     let wide = format!("{}[server]\nmax_connections = 9\n", caller("a", ""));
     scene.reload_with(&wide).await;
     assert_eq!(scene.call("a").await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_certificate_and_other_terms_are_shown_to_the_next_connection() {
+    let authority = Authority::new();
+    let [one, other] = ["one", "other"].map(|name| authority.certify(name, FUTURE));
+    authority.keep("one", &one);
+    authority.keep("other", &other);
+    let tls = |name: &str, rest: &str| {
+        let (cert, key) =
+            (authority.path(&format!("{name}.crt")), authority.path(&format!("{name}.key")));
+        let known = caller("a", "");
+        format!("{known}[server.tls]\ncert_file = {cert:?}\nkey_file = {key:?}\n{rest}")
+    };
+    let scene = Scene::with(&tls("one", "")).await;
+    let client = authority.client(None, VERSIONS, &["http/1.1"]);
+    let shown = async || {
+        let stream = connect(&client, scene.gateway.address).await.expect("a handshake");
+        stream.get_ref().1.peer_certificates().expect("a certificate")[0].clone().into_owned()
+    };
+    assert_eq!(shown().await, one.certificate);
+
+    let applied = scene.reload_with(&tls("other", "")).await;
+
+    assert_eq!(names(&applied["changed"]), ["server.tls.cert_file", "server.tls.key_file"]);
+    assert_eq!(shown().await, other.certificate);
+    // The renewal looks after the files that are in use now.
+    authority.keep("one", &authority.certify("one", FUTURE));
+    let third = authority.certify("third", FUTURE);
+    authority.keep("other", &third);
+    eventually("it is renewed", async || shown().await == third.certificate).await;
+    // Half a pair is refused, and so is to do without.
+    let half = tls("other", "").replace("other.key", "one.key");
+    let (refused, problem) = scene.reload_text(&text(&scene.amove, &half)).await;
+    assert_eq!(refused, 422, "{problem}");
+    let applied = scene.reload_with(&caller("a", "")).await;
+    assert_eq!(names(&applied["not_reloadable"]), ["server.tls"]);
+    assert_eq!(shown().await, third.certificate);
+    let ca = authority.path("ca.pem");
+    let mutual = format!("client_auth = \"required\"\nclient_ca_file = {ca:?}\n");
+    scene.reload_with(&tls("other", &mutual)).await;
+    let ask = async |client| match connect(client, scene.gateway.address).await {
+        Ok(stream) => status(stream, "/").await.map(|status| status.as_u16()).ok(),
+        Err(_) => None,
+    };
+    assert_eq!(ask(&client).await, None, "a certificate is wanted");
+    let known =
+        authority.client(Some(&authority.certify("known", FUTURE)), VERSIONS, &["http/1.1"]);
+    assert_eq!(ask(&known).await, Some(403), "it is nobody's here");
 }
 
 #[tokio::test(flavor = "multi_thread")]
