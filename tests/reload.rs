@@ -505,11 +505,16 @@ async fn a_quota_that_is_used_up_stays_used_up_and_so_does_who_is_under_way() {
     };
     let scene = Scene::with(&limits("")).await;
     assert_eq!(scene.calls("a", 3).await, [200, 200, 429]);
+    scene.amove.forget_requests();
     scene.amove.inject(Fault::Stall { count: 1, host: Some(Host::Main), route: None });
     let mut stalled = TcpStream::connect(scene.gateway.address).await.expect("a connection");
     let head = format!("GET {USERINFO} HTTP/1.1\r\nhost: x\r\nx-api-key: b\r\n\r\n");
     stalled.write_all(head.as_bytes()).await.expect("a request");
-    eventually("it is under way", async || scene.call("b").await == 429).await;
+    eventually("it is under way", async || {
+        scene.amove.requests().iter().any(|seen| seen.target == USERINFO)
+    })
+    .await;
+    assert_eq!(scene.call("b").await, 429);
     let refused = scene.status().await["limits"]["refused"]["caller"].clone();
 
     // Others come before them, so that all have other places.

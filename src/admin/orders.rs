@@ -65,9 +65,11 @@ impl Orders {
         match timeout(PATIENCE, outcome).await {
             Ok(Ok(Ok(applied))) => Ok(reply::json(StatusCode::OK, &applied)),
             Ok(Ok(Err(refused))) => Ok(refusal(&refused)),
-            // It is ending, or a file takes its time.
             Ok(Err(_)) => Ok(refusal(&Refused::Ending)),
-            Err(_) => Err(busy()),
+            Err(_) => {
+                let sentence = "The files take their time; look at /-/status.json.";
+                Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, sentence))
+            }
         }
     }
 
