@@ -52,6 +52,16 @@
 //!
 //! What workers share is read by reference: the token in force, the callers, the quotas.
 //!
+//! # Reload
+//!
+//! ```text
+//! SIGHUP, a changed file, an operator ──▶ load ──▶ prepare ──▶ in force ──▶ one swap at each worker
+//!                                           └────────┴── anything wrong: nothing has happened
+//! ```
+//!
+//! A request begins with the stack in force and ends with it. [`stack::Shared::under`] says of each
+//! part what outlives a configuration; the table of settings says which of them only a start sets.
+//!
 //! # Sessions
 //!
 //! ```text

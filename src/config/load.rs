@@ -10,10 +10,12 @@ use figment::{
 use toml_edit::{ImDocument, Item, TableLike};
 
 use super::{
-    Config, read,
+    Changes, Config,
+    inventory::Inventory,
+    looks::{Fingerprint, fingerprint},
+    read,
     report::{self, Finding, Report, Source},
     settings::{self, EXAMPLES, Known, REFERENCE},
-    show,
 };
 
 /// What every identity has that says nothing of its own; the values are those of the reference.
@@ -62,13 +64,36 @@ pub struct Loaded {
     pub config: Config,
     /// What is allowed and yet unwise.
     pub warnings: Vec<String>,
-    effective: String,
+    inventory: Inventory,
+    fingerprint: Fingerprint,
 }
 
 impl Loaded {
+    /// Tells the files that it came from.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
     /// The effective configuration as TOML, secrets redacted, with where each value comes from.
-    pub fn show(&self) -> &str {
-        &self.effective
+    pub fn show(&self) -> String {
+        self.inventory.toml()
+    }
+
+    /// What comes into force where `before` is in force, and what that changes: a setting that only
+    /// a start sets stays what it is.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> (Self, Changes) {
+        let has_tls = [&self, before].map(|loaded| loaded.config.server.tls.is_some());
+        let switched = (has_tls[0] != has_tls[1]).then_some("server.tls");
+        let (inventory, mut changes) = self.inventory.after(&before.inventory, switched);
+        let default = |loaded: &Self| loaded.config.identities.first().map(|it| it.name.clone());
+        if let Some(name) = default(&self).filter(|name| Some(name) != default(before).as_ref()) {
+            // It may be the order of the sections that has changed.
+            changes.add_taken(format!("identities.{name}.default"));
+        }
+        self.inventory = inventory;
+        self.config.keep_from(&before.config);
+        (self, changes)
     }
 }
 
@@ -78,17 +103,22 @@ impl Loaded {
 ///
 /// Everything that is wrong with it.
 pub fn load(sources: &Sources) -> Result<Loaded, Report> {
-    let mut layers = Layers::default();
+    let (mut layers, mut texts) = (Layers::default(), Vec::new());
     for path in &sources.files {
         match std::fs::read_to_string(path) {
-            Ok(text) => layers.add_file(&path.display().to_string(), &text),
+            Ok(text) => {
+                layers.add_file(&path.display().to_string(), &text);
+                texts.push(text);
+            }
             Err(error) => {
                 layers.is_incomplete = true;
                 layers.find(format!("cannot read {}: {error}", path.display()));
             }
         }
     }
-    layers.finish(&sources.environment)
+    let mut loaded = layers.finish(&sources.environment)?;
+    loaded.fingerprint = fingerprint(texts.iter().map(String::as_bytes));
+    Ok(loaded)
 }
 
 /// Loads `text` as if it were the only file.
@@ -285,9 +315,13 @@ impl Layers {
         self.findings.extend(findings);
         match config {
             Some(config) if self.findings.is_empty() => {
-                let effective =
-                    show::toml(&merged, &|value| origins.describe(value, &self.sources));
-                Ok(Loaded { config, warnings, effective })
+                let origin = |value: &Value| origins.describe(value, &self.sources);
+                Ok(Loaded {
+                    config,
+                    warnings,
+                    inventory: Inventory::new(&merged, &origin),
+                    fingerprint: fingerprint([]),
+                })
             }
             _ => Err(Report { sources: self.sources, findings: self.findings }),
         }
