@@ -30,7 +30,7 @@ impl Client {
         Self { connections: (0..callers).map(connect).collect(), buffer: Vec::new() }
     }
 
-    /// Every caller sends the request of `scenarios` at its turn, and then reads its answer.
+    /// Every caller sends its request, and then every caller reads its answer.
     pub(crate) fn round(&mut self, round: &Round) {
         for (stream, asked) in self.connections.iter_mut().zip(&round.0) {
             stream.write_all(&asked.request).expect("the gateway reads");
@@ -39,11 +39,6 @@ impl Client {
             let status = read(stream, &mut self.buffer);
             assert_eq!(status, asked.scenario.status, "{}", asked.scenario.name);
         }
-    }
-
-    /// How many callers there are.
-    pub(crate) fn callers(&self) -> usize {
-        self.connections.len()
     }
 }
 
@@ -58,13 +53,16 @@ struct Asked {
 }
 
 impl Round {
-    /// One in which caller number N, of so many, asks what `scenario` has for it.
-    pub(crate) fn new(callers: usize, scenario: impl Fn(usize) -> &'static Scenario) -> Self {
-        let asked = |caller| {
-            let scenario = scenario(caller);
+    /// One on so many connections: `asks` says what is asked on each, and as which caller.
+    pub(crate) fn new(
+        connections: usize,
+        asks: impl Fn(usize) -> (&'static Scenario, usize),
+    ) -> Self {
+        let asked = |connection| {
+            let (scenario, caller) = asks(connection);
             Asked { request: scenario.request(caller), scenario }
         };
-        Self((0..callers).map(asked).collect())
+        Self((0..connections).map(asked).collect())
     }
 }
 

@@ -43,13 +43,13 @@ pub(crate) struct Gateway {
     /// Where callers reach it.
     pub(crate) address: SocketAddr,
     /// Where operators reach it.
-    pub(crate) admin: SocketAddr,
+    admin: SocketAddr,
     /// Its configuration, its records, and whatever else it writes.
     folder: TempDir,
 }
 
 impl Gateway {
-    /// Starts `run` of a program, perhaps below another one, and waits until it is ready.
+    /// Starts what `command` makes of a configuration, and waits until it is ready.
     pub(crate) fn start(
         command: impl FnOnce(&Path) -> Command,
         backend: &Backend,
@@ -58,16 +58,13 @@ impl Gateway {
         let folder = tempfile::tempdir().expect("a folder");
         let config = folder.path().join("gateway.toml");
         fs::write(&config, configuration(backend, size)).expect("a file");
-        let mut command = command(folder.path());
+        let mut command = command(&config);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("AMOVE_") {
                 command.env_remove(name);
             }
         }
         let mut process = command
-            .arg("--config")
-            .arg(&config)
-            .arg("run")
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -99,7 +96,7 @@ impl Gateway {
         let (address, admin) = (address("listen"), address("admin"));
         let gateway = Self { process, log, address, admin, folder };
         let deadline = Instant::now() + PATIENCE;
-        while gateway.ask("/readyz") != 200 {
+        while gateway.ask("/readyz").0 != 200 {
             assert!(Instant::now() < deadline, "the gateway does not become ready");
             thread::sleep(Duration::from_millis(20));
         }
@@ -116,16 +113,16 @@ impl Gateway {
         self.folder.path()
     }
 
-    /// Asks what operators ask; the status.
-    pub(crate) fn ask(&self, target: &str) -> u16 {
+    /// Asks what operators ask; the status and the body.
+    pub(crate) fn ask(&self, target: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.admin).expect("the gateway listens");
-        let request =
-            format!("GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).expect("the gateway reads");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("an answer");
-        let status = answer.get(9..12).and_then(|status| str::from_utf8(status).ok());
-        status.and_then(|status| status.parse().ok()).expect("a status")
+        let head = format!("GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("the gateway reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let status = head.get(9..12).and_then(|status| status.parse().ok());
+        (status.expect("a status"), body.to_owned())
     }
 
     /// Tells it to end, as an orchestrator does, and waits until it has: it ends in good order.
@@ -137,6 +134,13 @@ impl Gateway {
         let log = self.log.join().expect("a reader");
         assert!(status.success(), "the gateway ends with {status}:\n{log}");
     }
+}
+
+/// The command that runs `binary` as `config` says.
+pub(crate) fn run(binary: &Path, config: &Path) -> Command {
+    let mut command = Command::new(binary);
+    command.arg("--config").arg(config).arg("run");
+    command
 }
 
 /// Everything on: callers with keys, rules, quotas of three kinds, records, operators.

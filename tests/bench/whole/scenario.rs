@@ -13,6 +13,8 @@ pub(crate) struct Scenario {
     pub(crate) status: u16,
     /// Whether it gets as far as the API.
     pub(crate) is_forwarded: bool,
+    /// How many records it leaves.
+    pub(crate) records: usize,
     /// How often it comes in a mix of all.
     pub(crate) share: usize,
 }
@@ -33,6 +35,7 @@ const USUAL: Scenario = Scenario {
     key: Key::Own,
     status: 200,
     is_forwarded: true,
+    records: 1,
     share: 1,
 };
 
@@ -44,6 +47,7 @@ pub(crate) const ALL: &[Scenario] = &[
         method: "POST",
         target: "/api/v1/project/insert",
         body: r#"{"name":"Spring campaign","description":"Cuts and stills","members":[4711,4712],"storageId":17}"#,
+        records: 2,
         share: 4,
         ..USUAL
     },
