@@ -1,6 +1,10 @@
 //! Defaults ← files ← environment.
 
-use std::{collections::BTreeSet, ops::Range, path::PathBuf};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    ops::Range,
+    path::PathBuf,
+};
 
 use figment::{
     Figment, Metadata, Profile, Provider,
@@ -139,10 +143,12 @@ pub(super) struct Layers {
     findings: Vec<Finding>,
     /// Of each source, its values.
     values: Vec<Dict>,
-    /// Of each source, where each key and its value stand.
-    places: Vec<Vec<(String, Range<usize>)>>,
+    /// Of each source, where each value stands.
+    places: Vec<HashMap<String, Range<usize>>>,
     /// The names of identities and callers, in the order in which they were written.
     names: Vec<String>,
+    /// The same, to be found: there may be very many callers.
+    noted: HashSet<String>,
     /// A file could not be read, so what seems to be missing may stand in it.
     is_incomplete: bool,
 }
@@ -156,7 +162,7 @@ impl Layers {
     fn add_file(&mut self, name: &str, text: &str) {
         let at = self.sources.len();
         self.sources.push(Source::new(name, text));
-        self.places.push(Vec::new());
+        self.places.push(HashMap::new());
         self.values.push(Dict::new());
         let document = match ImDocument::parse(text) {
             Ok(document) => document,
@@ -210,7 +216,7 @@ impl Layers {
                             Some((format!("{path}.{at}"), it.span()?))
                         };
                         places.extend(elements.filter_map(place));
-                        places.push((path, value));
+                        places.insert(path, value);
                     }
                 }
                 Known::Unknown => {
@@ -232,7 +238,7 @@ impl Layers {
     }
 
     fn note_name(&mut self, path: &str) {
-        if !self.names.iter().any(|name| name == path) {
+        if self.noted.insert(path.to_owned()) {
             self.names.push(path.to_owned());
         }
     }
@@ -246,7 +252,7 @@ impl Layers {
         if let [section @ ("identities" | "callers"), name, _] = names[..] {
             self.note_name(&format!("{section}.{name}"));
         }
-        self.places.push(vec![(path.to_owned(), start..line.len())]);
+        self.places.push(HashMap::from([(path.to_owned(), start..line.len())]));
         self.values.push(nested(&names, Value::from(value.to_owned())));
         if !matches!(settings::look_up(path), Known::Setting(_) | Known::SecretFile) {
             let name = names.last().copied().unwrap_or_default();
@@ -364,7 +370,7 @@ fn misspelt(environment: &[(String, String)]) -> Vec<String> {
 /// Where a value came from.
 pub(super) struct Origins<'a> {
     figment: &'a Figment,
-    places: &'a [Vec<(String, Range<usize>)>],
+    places: &'a [HashMap<String, Range<usize>>],
     sources: &'a [Source],
 }
 
@@ -377,8 +383,7 @@ impl Origins<'_> {
     /// Where the value of `path` stands.
     pub(super) fn place(&self, path: &str, value: &Value) -> Option<(usize, Range<usize>)> {
         let at = self.source(value)?;
-        let (_, span) = self.places.get(at)?.iter().rev().find(|(known, _)| known == path)?;
-        Some((at, span.clone()))
+        Some((at, self.places.get(at)?.get(path)?.clone()))
     }
 
     /// File and line of an element of the list at `path`, or of the list itself.
