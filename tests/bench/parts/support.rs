@@ -53,7 +53,7 @@ pub(crate) fn request() -> Request {
 
 /// The exchange of such a request.
 pub(crate) fn exchange() -> Arc<Exchange> {
-    let arrival = Arrival { peer: peer(), refusal: None };
+    let arrival = Arrival { peer: peer(), origin: peer().to_string().into(), refusal: None };
     Exchange::open(&Method::GET, &headers(), arrival)
 }
 
