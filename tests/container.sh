@@ -116,7 +116,8 @@ musl-gcc -fPIC -O2 -c -o /tmp/none/fortify.o /tmp/none/fortify.c
 ar r libunwind.a /tmp/none/fortify.o 2>/dev/null
 
 rm -rf /tmp/none
-printf '#!/bin/sh\n[ -d "$(rustc --print target-libdir --target "$3")" ]\n' >/usr/local/bin/rustup
+# The tools of LLVM are not to be had here: where nothing can be counted, they are not needed either.
+printf '#!/bin/sh\n[ "$1" = component ] || [ -d "$(rustc --print target-libdir --target "$3")" ]\n' >/usr/local/bin/rustup
 chmod +x /usr/local/bin/rustup
 apt-get purge --yes --quiet musl-tools >/dev/null
 INSIDE
