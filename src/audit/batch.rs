@@ -6,6 +6,8 @@ use super::journal::{Frames, Noted, Segment};
 
 /// What is read from one journal at once.
 const READ: usize = 1024 * 1024;
+/// What is read at once, however many journals wait: it is in memory.
+const ROOM: usize = 16 * READ;
 
 /// How far each journal has been read, by its name.
 pub(super) type Positions = HashMap<String, u64>;
@@ -33,15 +35,20 @@ pub(super) struct Batch<'a> {
 }
 
 impl Pages {
-    /// Reads on in each of `segments` from where `positions` say.
+    /// Reads on in `segments`, the oldest first, from where `positions` say.
     pub(super) fn read(segments: &[Arc<Segment>], positions: &Positions) -> io::Result<Self> {
-        let page = |segment: &Arc<Segment>| {
+        let (mut pages, mut room) = (Vec::with_capacity(segments.len()), ROOM);
+        for segment in segments {
+            if room == 0 {
+                break;
+            }
             let position = positions.get(&segment.name).copied().unwrap_or(0);
             let mut bytes = Vec::new();
-            segment.read(position, READ, &mut bytes)?;
-            Ok(Page { segment: Arc::clone(segment), position, bytes })
-        };
-        segments.iter().map(page).collect::<io::Result<_>>().map(Self)
+            segment.read(position, READ.min(room), &mut bytes)?;
+            room = room.saturating_sub(bytes.len());
+            pages.push(Page { segment: Arc::clone(segment), position, bytes });
+        }
+        Ok(Self(pages))
     }
 
     /// What is in them; `positions` is how far the journals were read before.
@@ -63,5 +70,33 @@ impl Pages {
         // Each journal is in order; together they are nearly so.
         records.sort_by_key(|noted| noted.time);
         Batch { records, positions, torn }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn however_many_journals_wait_they_are_read_little_by_little() {
+        const WAITING: usize = ROOM / READ + 2;
+        let folder = tempfile::tempdir().expect("a folder");
+        let segment = |number| {
+            let path = folder.path().join(format!("{number:02}"));
+            File::create_new(&path).and_then(|it| it.set_len(READ as u64)).expect("a file");
+            Arc::new(Segment::left_behind(path).expect("a journal"))
+        };
+        let segments: Vec<_> = (0..WAITING).map(segment).collect();
+
+        let first = Pages::read(&segments, &Positions::new()).expect("bytes");
+        let name = |page: &Page| page.segment.name.clone();
+        let positions = first.0.iter().map(|page| (name(page), READ as u64)).collect();
+        let then = Pages::read(&segments, &positions).expect("bytes");
+
+        let read = |pages: &Pages| pages.0.iter().map(|page| page.bytes.len()).sum::<usize>();
+        assert_eq!((read(&first), read(&then)), (ROOM, 2 * READ));
+        assert_eq!(first.0.first().map(name), Some("00".to_owned()));
     }
 }
