@@ -142,7 +142,7 @@ impl Writing<'_> {
     /// Notes that `value` occurs in the span that begins with `first`.
     pub(in crate::audit) fn facet(&self, kind: Kind, value: &str, first: u64) -> Result<()> {
         let insert = "INSERT OR IGNORE INTO facets VALUES (?1, ?2, ?3)";
-        self.transaction.prepare_cached(insert)?.execute(params![kind.word(), value, first])?;
+        self.transaction.prepare_cached(insert)?.execute(params![first, kind.word(), value])?;
         Ok(())
     }
 

@@ -3,7 +3,8 @@
 //!
 //! The chain is cut into stretches of some thousand records (spans). For each there is one row for
 //! every value that occurs in it, so a query opens only the spans that have what it looks for. That
-//! is a thirtieth of the rows of an index, and it works for every filter alike.
+//! is a thirtieth of the rows of an index, all of a span lie together, and it works for every filter
+//! alike.
 
 use std::{collections::HashSet, sync::Arc};
 

@@ -295,7 +295,9 @@ impl Reader {
         let mut values: Vec<&dyn ToSql> = vec![&lowest, &highest, &since, &until];
         let facets = filter.facets();
         for (term, wanted) in &facets {
-            select += &format!(" AND first IN (SELECT first FROM facets WHERE {term})");
+            select += " AND EXISTS (SELECT 1 FROM facets WHERE facets.first = spans.first AND ";
+            select += term;
+            select.push(')');
             values.extend(wanted.iter().map(|value| &**value));
         }
         select += &format!(" ORDER BY first {}", order.word());

@@ -34,11 +34,12 @@ CREATE TABLE spans (
     latest   INTEGER NOT NULL
 ) STRICT;
 
+-- In the order of the chain, so that new ones come to lie beside each other.
 CREATE TABLE facets (
+    first INTEGER NOT NULL, -- of the span
     kind  TEXT    NOT NULL, -- caller, identity, route, status, code, outcome
     value TEXT    NOT NULL,
-    first INTEGER NOT NULL, -- of the span
-    PRIMARY KEY (kind, value, first)
+    PRIMARY KEY (first, kind, value)
 ) STRICT, WITHOUT ROWID;
 
 -- Heads of the chain that were signed.
