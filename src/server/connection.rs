@@ -38,7 +38,7 @@ pub(super) async fn serve(
     peer: Peer,
     watched: &Watched,
 ) -> Result<(), BoxError> {
-    let config = &care.edge.config;
+    let config = care.edge.config();
     let guard = Guard::new(stream, config.max_header_bytes, watched.handle.clone());
     let mut sniffing = pin!(guard.sniff());
     let Sniffed { guard, protocol } = tokio::select! {
@@ -57,7 +57,7 @@ pub(super) async fn serve(
         let open = (!is_refused).then(|| Open::new(&watched.handle));
         let request = request.map(|body| Body::from(body).explained(explain));
         let arrival = Arrival { peer: peer.clone(), origin: Arc::clone(&origin), refusal };
-        let answer = care.gateway.answer(request.into(), arrival);
+        let answer = care.live.answer(request.into(), arrival);
         async move {
             answer.await.map(|response| {
                 response.into_inner().map(|body| Sending { body, broken: None, _open: open })
