@@ -19,7 +19,7 @@ use tokio::{
 
 use super::reply::{self, Refusal};
 use crate::{
-    audit::{Filter, Trail},
+    audit::{Filter, ReadError, Trail},
     clock::Clock,
     message::Response,
 };
@@ -114,7 +114,7 @@ impl Question {
         Ok(Self { filter, limit })
     }
 
-    fn search(&self, trail: &Trail, stop: &Arc<AtomicBool>) -> rusqlite::Result<String> {
+    fn search(&self, trail: &Trail, stop: &Arc<AtomicBool>) -> Result<String, ReadError> {
         let mut days = trail.days()?;
         days.stop_when(stop)?;
         let (mut body, mut found, mut last) = (b"{\"records\":[".to_vec(), 0, 0);
@@ -153,7 +153,7 @@ fn too_long() -> Refusal {
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
 }
 
-fn unread(error: &rusqlite::Error) -> Refusal {
+fn unread(error: &ReadError) -> Refusal {
     tracing::error!(error = error.to_string(), "the audit log cannot be searched");
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "The audit log cannot be read; see the log.")
 }

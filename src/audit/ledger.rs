@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    io,
+    fmt, io,
     sync::{Arc, atomic::Ordering::Relaxed},
     thread::sleep,
     time::{Duration, Instant},
@@ -13,16 +13,16 @@ use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use uuid::Uuid;
 
 use super::{
+    batch::{Batch, Pages, Positions},
     chain::{Chain, Head},
-    journal::{Frames, Segment},
+    compact,
+    journal::{Noted, Segment},
     record::Record,
-    store::{Anchor, Day, Facets, Folder, Lock, OpenError, Reader, Writing},
+    store::{Anchor, Block, Day, Facets, Folder, Lock, OpenError, ReadError, Reader, Writing},
     writer::Work,
 };
 use crate::clock::Clock;
 
-/// What is read from one journal at once.
-const READ: usize = 1024 * 1024;
 /// Records that are put in without a rest, so that whoever serves callers on the same core is never
 /// held up for long.
 const SLICE: usize = 256;
@@ -37,34 +37,51 @@ pub(super) enum Error {
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
     #[error(transparent)]
     System(#[from] io::Error),
 }
 
-/// A stretch of the chain: its first number, from when to when, and what occurs in it.
+/// A stretch of the chain: from where to where, from when to when, and what occurs in it.
 #[derive(Debug)]
 struct Span {
     first: u64,
+    last: u64,
     times: (i64, i64),
     facets: Facets,
 }
 
 impl Span {
     fn new(first: u64, time: i64) -> Self {
-        Self { first, times: (time, time), facets: Facets::default() }
+        Self { first, last: first, times: (time, time), facets: Facets::default() }
     }
 
-    /// Notes that `record` is in it.
-    fn add(&mut self, record: &Record<'_>, writing: &Writing<'_>) -> rusqlite::Result<()> {
+    /// Notes that `record`, which is the next, is in it.
+    fn add(
+        &mut self,
+        seq: u64,
+        record: &Record<'_>,
+        writing: &Writing<'_>,
+    ) -> rusqlite::Result<()> {
         let (earliest, latest) = self.times;
         self.times = (earliest.min(record.time), latest.max(record.time));
+        self.last = seq;
         let mut noted = Ok(());
         self.facets.add(record, |kind, value| {
             noted = std::mem::replace(&mut noted, Ok(()))
                 .and_then(|()| writing.facet(kind, value, self.first));
         });
         noted
+    }
+
+    fn is_full(&self) -> bool {
+        self.last - self.first + 1 >= SPAN
+    }
+
+    fn write(&self, writing: &Writing<'_>) -> rusqlite::Result<()> {
+        writing.span((self.first, self.last), self.times)
     }
 }
 
@@ -76,7 +93,7 @@ pub(super) struct Ledger {
     chain: Chain,
     day: Option<Day>,
     /// How far each journal has been read.
-    positions: HashMap<String, u64>,
+    positions: Positions,
     /// The stretch that the next records belong to.
     span: Option<Span>,
     /// How far the chain had got when `head.json` was last written.
@@ -103,10 +120,10 @@ impl Ledger {
         let system = |source| OpenError::System { folder: folder.path().to_owned(), source };
         let (mut found, mut positions) = (None, HashMap::new());
         for (date, path) in folder.days().map_err(system)?.into_iter().rev() {
-            let at = |error: rusqlite::Error| unreadable(format!("{}: {error}", path.display()));
-            let day = Day::open(date, &path, false).map_err(at)?;
-            if let Some(anchor) = day.anchor().map_err(at)? {
-                positions.extend(day.positions().map_err(at)?);
+            let at = |error: &dyn fmt::Display| unreadable(format!("{}: {error}", path.display()));
+            let day = Day::open(date, &path, false).map_err(|error| at(&error))?;
+            if let Some(anchor) = day.anchor().map_err(|error| at(&error))? {
+                positions.extend(day.positions().map_err(|error| at(&error))?);
                 found = Some((anchor.gateway, anchor.head, day));
                 break;
             }
@@ -144,36 +161,15 @@ impl Ledger {
     /// something.
     pub(super) fn take_in(&mut self, work: &mut Work) -> Result<bool, Error> {
         let segments = work.journals.segments();
-        let mut pages = Vec::with_capacity(segments.len());
-        for segment in &segments {
-            let position = self.positions.get(&segment.name).copied().unwrap_or(0);
-            let mut bytes = Vec::new();
-            segment.read(position, READ, &mut bytes)?;
-            pages.push((segment, position, bytes));
-        }
-        let (mut records, mut positions) = (Vec::new(), self.positions.clone());
-        for (segment, position, bytes) in &pages {
-            let mut frames = Frames::of(bytes);
-            records.extend(frames.by_ref());
-            let mut read = frames.read as u64;
-            if read == 0 && !bytes.is_empty() {
-                // Nothing that is whole will ever begin there.
-                let torn = segment.unread(*position);
-                let (journal, bytes) = (&segment.name, torn);
-                tracing::warn!(journal, bytes, "an audit record was not written to its end");
-                work.progress.torn.fetch_add(torn, Relaxed);
-                read = torn;
-            }
-            positions.insert(segment.name.clone(), position + read);
-        }
-        let moved = positions != self.positions;
-        if !records.is_empty() {
-            // Each journal is in order; together they are nearly so.
-            records.sort_by_key(|record| record.time);
-            self.store(&records, &positions, work)?;
+        let pages = Pages::read(&segments, &self.positions)?;
+        let batch = pages.batch(self.positions.clone());
+        work.progress.torn.fetch_add(batch.torn, Relaxed);
+        let moved = batch.positions != self.positions;
+        if !batch.records.is_empty() {
+            self.store(&batch, work)?;
         }
         // Whatever fails from here on, what is in the store is not taken in again.
-        self.positions = positions;
+        self.positions = batch.positions;
         self.clear(&segments, work);
         self.keep_head(work)?;
         Ok(moved)
@@ -189,17 +185,13 @@ impl Ledger {
         Ok(())
     }
 
-    fn store(
-        &mut self,
-        records: &[Record<'_>],
-        positions: &HashMap<String, u64>,
-        work: &mut Work,
-    ) -> Result<(), Error> {
-        let times = records.iter().map(|record| record.time);
-        let times = (times.clone().min().unwrap_or(0), times.max().unwrap_or(0));
-        self.turn_page(date(times.0), work)?;
+    fn store(&mut self, batch: &Batch<'_>, work: &mut Work) -> Result<(), Error> {
+        // They are in the order of time.
+        let time = |noted: Option<&Noted<'_>>| noted.map_or(0, |noted| noted.time);
+        let (earliest, latest) = (time(batch.records.first()), time(batch.records.last()));
+        self.turn_page(date(earliest), work)?;
         let before = self.chain.head();
-        let stored = self.write(records, positions, work);
+        let stored = self.write(batch, work);
         let lines = match stored {
             Ok(lines) => lines,
             Err(error) => {
@@ -212,8 +204,8 @@ impl Ledger {
         let head = self.chain.head();
         let progress = &work.progress;
         progress.seq.store(head.seq, Relaxed);
-        progress.stored.fetch_add(records.len() as u64, Relaxed);
-        progress.last.store(times.1, Relaxed);
+        progress.stored.fetch_add(head.seq - before.seq, Relaxed);
+        progress.last.store(latest, Relaxed);
         if let (Some(printer), Some(lines)) = (&work.lines, lines) {
             printer.push(lines);
         }
@@ -221,42 +213,58 @@ impl Ledger {
         Ok(())
     }
 
-    fn write(
-        &mut self,
-        records: &[Record<'_>],
-        positions: &HashMap<String, u64>,
-        work: &Work,
-    ) -> rusqlite::Result<Option<Vec<u8>>> {
+    fn write(&mut self, batch: &Batch<'_>, work: &Work) -> rusqlite::Result<Option<Vec<u8>>> {
         let anchor = self.anchor();
         // It was opened just now.
         let Some(day) = &mut self.day else { return Ok(None) };
         let writing = day.begin(&anchor)?;
+        let mut outcomes = writing.outcomes()?;
+        let (mut block, mut foreign) = (Block::after(self.chain.head()), 0);
         let mut lines = work.lines.is_some().then(Vec::new);
         // It is put back when everything is written.
         let mut span = self.span.take();
-        let mut inserter = writing.inserter()?;
-        let rest = work.rest_between(records.len().div_ceil(SLICE));
-        for (at, record) in (1..).zip(records) {
+        let rest = work.rest_between(batch.records.len().div_ceil(SLICE));
+        for (at, noted) in (1..).zip(&batch.records) {
             if at % SLICE == 0 && !rest.is_zero() {
                 sleep(rest);
             }
-            let sealed = self.chain.seal(&self.gateway, record.clone());
-            inserter.insert(&sealed)?;
-            let open = span.get_or_insert_with(|| Span::new(sealed.seq, record.time));
-            open.add(record, &writing)?;
+            let Some(record) = compact::read(noted.bytes) else {
+                foreign += noted.bytes.len() as u64;
+                continue;
+            };
+            let sealed = self.chain.seal(&self.gateway, record);
+            block.add(noted.bytes, &sealed.hash);
+            if sealed.record.ends_announced() {
+                outcomes.add(sealed.record.id, sealed.seq)?;
+            }
             lines.iter_mut().for_each(|lines| sealed.json_line(lines));
-            if sealed.seq - open.first + 1 >= SPAN {
-                writing.span((open.first, sealed.seq), open.times)?;
+            let open = span.get_or_insert_with(|| Span::new(sealed.seq, noted.time));
+            open.add(sealed.seq, &sealed.record, &writing)?;
+            let ends_span = open.is_full();
+            if ends_span {
+                open.write(&writing)?;
                 span = None;
             }
+            if ends_span || block.is_full() {
+                writing.block(&block)?;
+                block.begin(self.chain.head());
+            }
         }
-        drop(inserter);
-        let head = self.chain.head();
+        drop(outcomes);
+        if !block.is_empty() {
+            writing.block(&block)?;
+        }
         if let Some(span) = &span {
-            writing.span((span.first, head.seq), span.times)?;
+            span.write(&writing)?;
         }
-        writing.commit(head, positions.iter().map(|(name, at)| (name.as_str(), *at)))?;
+        let positions = batch.positions.iter().map(|(name, at)| (name.as_str(), *at));
+        writing.commit(self.chain.head(), positions)?;
         self.span = span;
+        if foreign > 0 {
+            let bytes = foreign;
+            tracing::warn!(bytes, "audit records in a journal are of another version");
+            work.progress.torn.fetch_add(foreign, Relaxed);
+        }
         Ok(lines)
     }
 

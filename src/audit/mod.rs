@@ -12,8 +12,10 @@
 //! - `query`, `verify` (with `hasher`), `export`: what can be done with them.
 //! - `central`: ships what is stored to PostgreSQL, at its own pace.
 
+mod batch;
 pub mod central;
 mod chain;
+mod compact;
 mod export;
 mod hasher;
 mod journal;
@@ -37,9 +39,9 @@ pub use self::{
     query::{Filter, FilterError, Status},
     record::{Outcome, Phase, Record, Replay, Sealed},
     signing::PublicKey,
-    store::{Days, OpenError, Wanted},
+    store::{Days, Finding, OpenError, ReadError, Wanted},
     trail::{Archive, State, Trail, is_signing_key},
     value::{Hash, Value},
-    verify::{Finding, Verified, VerifyError, verify},
+    verify::{Verified, verify},
     writer::Writer,
 };

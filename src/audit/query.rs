@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::types::ToSql;
 
-use super::record::Outcome;
+use super::record::{Outcome, Record};
 
 /// What is asked for. Everything that is set has to fit.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -98,76 +98,68 @@ impl Filter {
 
     /// What has to occur in a stretch of the chain so that it can have something that fits, as
     /// conditions on its facets.
-    pub(super) fn facets(&self) -> Vec<(&'static str, Vec<&dyn ToSql>)> {
-        let mut facets: Vec<(_, Vec<&dyn ToSql>)> = Vec::new();
+    pub(super) fn facets(&self) -> Vec<(&'static str, Vec<Box<dyn ToSql + '_>>)> {
+        let mut facets: Vec<(_, Vec<Box<dyn ToSql + '_>>)> = Vec::new();
         let texts = [
             ("kind = 'caller' AND value = ?", &self.caller),
             ("kind = 'identity' AND value = ?", &self.identity),
             ("kind = 'code' AND value = ?", &self.code),
         ];
         for (term, text) in texts {
-            facets.extend(text.iter().map(|text| (term, vec![text as &dyn ToSql])));
+            facets.extend(text.iter().map(|text| (term, vec![Box::new(text) as Box<dyn ToSql>])));
         }
         if let Some(route) = &self.route {
             facets.push(match route.contains('*') {
-                true => ("kind = 'route' AND value GLOB ?", vec![route]),
-                false => ("kind = 'route' AND value = ?", vec![route]),
+                true => ("kind = 'route' AND value GLOB ?", vec![Box::new(glob(route))]),
+                false => ("kind = 'route' AND value = ?", vec![Box::new(route)]),
             });
         }
-        if let Some(outcome) = &self.outcome {
-            facets.push(("kind = 'outcome' AND value = ?", vec![outcome]));
+        if let Some(outcome) = self.outcome {
+            facets.push(("kind = 'outcome' AND value = ?", vec![Box::new(outcome.word())]));
         }
-        if let Some(Status { lowest, highest }) = &self.status {
+        if let Some(Status { lowest, highest }) = self.status {
             let term = "kind = 'status' AND CAST(value AS INTEGER) BETWEEN ? AND ?";
-            facets.push((term, vec![lowest, highest]));
+            facets.push((term, vec![Box::new(lowest), Box::new(highest)]));
         }
         facets
     }
 
-    /// As a condition of SQL, and what goes into its gaps. Numbers of records are not in it.
-    pub(super) fn condition(&self) -> (String, Vec<&dyn ToSql>) {
-        let mut terms: Vec<&str> = vec!["TRUE"];
-        let mut values: Vec<&dyn ToSql> = Vec::new();
-        let mut add = |term, value| {
-            terms.push(term);
-            values.push(value);
+    /// Whether `record` fits. Numbers of records are not looked at, nor whether an intent has ended.
+    pub(super) fn fits(&self, record: &Record<'_>) -> bool {
+        let is = |wanted: &Option<String>, text: Option<&str>| {
+            wanted.as_deref().is_none_or(|wanted| text == Some(wanted))
         };
-        let texts = [
-            ("caller = ?", &self.caller),
-            ("identity = ?", &self.identity),
-            ("code = ?", &self.code),
-            ("request_id = ?", &self.request_id),
-        ];
-        for (term, text) in &texts {
-            if let Some(text) = text {
-                add(*term, text as &dyn ToSql);
-            }
-        }
-        if let Some(route) = &self.route {
-            // An asterisk is at home in no template, so this cannot surprise.
-            add(if route.contains('*') { "route GLOB ?" } else { "route = ?" }, route);
-        }
-        if let Some(Status { lowest, highest }) = &self.status {
-            add("status >= ?", lowest);
-            add("status <= ?", highest);
-        }
-        if let Some(since) = &self.since {
-            add("time >= ?", since);
-        }
-        if let Some(until) = &self.until {
-            add("time < ?", until);
-        }
-        if let Some(outcome) = &self.outcome {
-            add("outcome = ?", outcome);
-        }
-        (terms.join(" AND "), values)
+        let is_route = |wanted: &str| record.route.is_some_and(|route| matches(wanted, route));
+        let is_status = |wanted: Status| {
+            record.status.is_some_and(|it| wanted.lowest <= it && it <= wanted.highest)
+        };
+        self.since.is_none_or(|since| record.time >= since)
+            && self.until.is_none_or(|until| record.time < until)
+            && is(&self.request_id, Some(record.request_id))
+            && is(&self.caller, record.caller)
+            && is(&self.identity, record.identity)
+            && is(&self.code, record.code)
+            && self.route.as_deref().is_none_or(is_route)
+            && self.status.is_none_or(is_status)
+            && self.outcome.is_none_or(|wanted| record.outcome == Some(wanted))
     }
 }
 
-impl ToSql for Outcome {
-    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
-        Ok(self.word().into())
+/// Whether `text` is `pattern`, in which an asterisk stands for any text.
+fn matches(pattern: &str, text: &str) -> bool {
+    let Some((begin, pattern)) = pattern.split_once('*') else { return pattern == text };
+    let Some(mut text) = text.strip_prefix(begin) else { return false };
+    let (middle, end) = pattern.rsplit_once('*').unwrap_or(("", pattern));
+    for part in middle.split('*') {
+        let Some((_, rest)) = text.split_once(part) else { return false };
+        text = rest;
     }
+    text.ends_with(end)
+}
+
+/// A pattern in the words of SQLite, where not only an asterisk has a meaning.
+fn glob(pattern: &str) -> String {
+    pattern.replace('[', "[[]").replace('?', "[?]")
 }
 
 impl std::str::FromStr for Status {
@@ -240,6 +232,30 @@ mod tests {
         for wrong in ["", "xx", "4x", "0xx", "99", "1000", "-1"] {
             assert!(wrong.parse::<Status>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_asterisk_stands_for_any_text_and_nothing_else_does() {
+        let sqlite = rusqlite::Connection::open_in_memory().expect("a database");
+        let check = |pattern: &str, text: &str, expected: bool| {
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+            let glob = [text.to_owned(), glob(pattern)];
+            let found = sqlite.query_row("SELECT ? GLOB ?", glob, |row| row.get(0));
+            assert_eq!(found, Ok(expected), "{pattern} {text}");
+        };
+
+        check("/a/*", "/a/", true);
+        check("/a/*", "/a/b/c", true);
+        check("/a/*", "/a", false);
+        check("*", "", true);
+        check("*/c", "/a/c/c", true);
+        check("/a*a", "/a", false);
+        check("/a*/b*c", "/a/x/b/c", true);
+        check("/a*/b*c", "/a/x/c", false);
+        check("**a**", "bab", true);
+        check("/?*", "/a", false);
+        check("/[a]*", "/a", false);
+        check("/[a]*", "/[a]b", true);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::{
-    Archive, Filter, PublicKey, Record, Scribe, VerifyError,
+    Archive, Filter, PublicKey, ReadError, Record, Scribe,
     journal::Journals,
     ledger::{Error, Ledger},
     record::tests::sample,
@@ -88,7 +88,7 @@ fn times(folder: &TempDir) -> Vec<i64> {
 
 fn finding(folder: &TempDir, key: Option<&PublicKey>) -> (u64, String) {
     match verify(&archive(folder), key, None, |_| ()) {
-        Err(VerifyError::Broken(finding)) => (finding.seq, finding.what),
+        Err(ReadError::Broken(finding)) => (finding.seq, finding.what),
         verdict => panic!("{verdict:?}"),
     }
 }

@@ -19,7 +19,7 @@ use super::{
     ledger::{Error, Ledger},
     lines::Lines,
     signing::Signer,
-    store::{Days, Folder, OpenError},
+    store::{Days, Folder, OpenError, ReadError},
     writer::{Progress, Work, Writer},
 };
 use crate::{
@@ -154,8 +154,8 @@ impl Trail {
     ///
     /// # Errors
     ///
-    /// SQLite's.
-    pub fn days(&self) -> rusqlite::Result<Days> {
+    /// [`ReadError`].
+    pub fn days(&self) -> Result<Days, ReadError> {
         Days::open(&self.folder)
     }
 
@@ -225,8 +225,8 @@ impl Archive {
     ///
     /// # Errors
     ///
-    /// SQLite's.
-    pub fn days(&self) -> rusqlite::Result<Days> {
+    /// [`ReadError`].
+    pub fn days(&self) -> Result<Days, ReadError> {
         Days::open(&self.folder)
     }
 
@@ -234,8 +234,8 @@ impl Archive {
     ///
     /// # Errors
     ///
-    /// SQLite's.
-    pub fn days_after(&self, seq: u64) -> rusqlite::Result<Days> {
+    /// [`ReadError`].
+    pub fn days_after(&self, seq: u64) -> Result<Days, ReadError> {
         Days::after(&self.folder, seq)
     }
 
@@ -252,8 +252,8 @@ impl Archive {
     ///
     /// # Errors
     ///
-    /// SQLite's.
-    pub fn before(&self, date: Date) -> rusqlite::Result<Vec<(Date, u64)>> {
+    /// [`ReadError`].
+    pub fn before(&self, date: Date) -> Result<Vec<(Date, u64)>, ReadError> {
         let days = self.days()?;
         let (_, old) = days.all().split_last().unzip();
         let old = old.unwrap_or_default().iter().filter(|day| day.date < date);
@@ -268,6 +268,10 @@ impl Archive {
     /// [`OpenError::Taken`] if a gateway writes it, which then does that itself.
     pub fn prune(&self, date: Date, key: Option<&SecretString>) -> Result<usize, OpenError> {
         let folder = || self.folder.path().to_owned();
+        let unreadable = |error: &dyn fmt::Display| OpenError::Unreadable {
+            folder: folder(),
+            reason: error.to_string(),
+        };
         let pruned = self.work().and_then(|(mut work, mut ledger)| {
             work.signer = key.and_then(signer);
             ledger.prune(&work, date)
@@ -275,9 +279,8 @@ impl Archive {
         pruned.map_err(|error| match error {
             Error::Open(error) => error,
             Error::System(source) => OpenError::System { folder: folder(), source },
-            Error::Sqlite(error) => {
-                OpenError::Unreadable { folder: folder(), reason: error.to_string() }
-            }
+            Error::Sqlite(error) => unreadable(&error),
+            Error::Read(error) => unreadable(&error),
         })
     }
 

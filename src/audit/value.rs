@@ -58,13 +58,10 @@ impl Value<'_> {
                 out.extend_from_slice(id.hyphenated().encode_lower(&mut text).as_bytes());
             }
             Self::Hash(hash) => {
-                const DIGITS: &[u8; 16] = b"0123456789abcdef";
-                let mut text = [0; 64];
-                for (digits, byte) in text.chunks_exact_mut(2).zip(*hash) {
-                    digits[0] = DIGITS[usize::from(byte >> 4)];
-                    digits[1] = DIGITS[usize::from(byte & 15)];
-                }
-                out.extend_from_slice(&text);
+                // Without a look into a table, all digits are computed at once.
+                let digit = |it: u8| it + if it < 10 { b'0' } else { b'a' - 10 };
+                let text = hash.map(|byte| [digit(byte >> 4), digit(byte & 15)]);
+                out.extend_from_slice(text.as_flattened());
             }
         }
     }
@@ -128,8 +125,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
 }
 
 fn quoted(text: &str, out: &mut Vec<u8>) {
-    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-    if text.bytes().all(is_plain) {
+    if is_plain(text.as_bytes()) {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');
@@ -139,9 +135,33 @@ fn quoted(text: &str, out: &mut Vec<u8>) {
     }
 }
 
+/// Whether a text stands in JSON as it is.
+fn is_plain(text: &[u8]) -> bool {
+    let is_plain = |byte: &u8| *byte >= b' ' && *byte != b'"' && *byte != b'\\';
+    // Sixteen at once, none of which ends it early: so the processor compares them in one step.
+    let (chunks, rest) = text.as_chunks::<16>();
+    chunks.iter().all(|chunk| chunk.iter().fold(true, |all, byte| all & is_plain(byte)))
+        && rest.iter().all(is_plain)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_written_as_the_library_for_it_does() {
+        for length in 0..40 {
+            for at in 0..length {
+                for odd in ['x', '"', '\\', '\n', '\u{1f}', '\u{7f}', 'ä'] {
+                    let text: String =
+                        (0..length).map(|it| if it == at { odd } else { 'a' }).collect();
+                    let mut out = Vec::new();
+                    Value::Text(&text).json(&mut out);
+                    assert_eq!(out, serde_json::to_vec(&text).expect("JSON"), "{text}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_time_is_written_as_the_library_for_it_does() {

@@ -4,11 +4,10 @@
 use super::{
     chain::Head,
     hasher::Hasher,
-    record::{Record, Sealed},
+    record::Record,
     signing::{PublicKey, verifies},
-    store::{Days, Facets, Reader, Wanted},
+    store::{Days, Facets, Finding, Read, ReadError, Reader, Wanted, number},
     trail::Archive,
-    value::Hash,
 };
 
 /// What was gone through.
@@ -28,42 +27,18 @@ pub struct Verified {
     pub unsigned: Option<u64>,
 }
 
-/// The first thing that is wrong.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("record {seq}: {what}")]
-pub struct Finding {
-    /// The number of the record, or of the one that should be there.
-    pub seq: u64,
-    /// What is wrong with it.
-    pub what: String,
-}
-
-/// Why there is no verdict, or which.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    /// It is not as it was written.
-    #[error(transparent)]
-    Broken(#[from] Finding),
-    /// It cannot be read.
-    #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
-    /// It cannot be read.
-    #[error(transparent)]
-    System(#[from] std::io::Error),
-}
-
 /// Goes through the whole audit log. Only signatures of `key` count, if there is one; `expected` is
 /// a head that was noted elsewhere. `progress` is told how many records have been gone through.
 ///
 /// # Errors
 ///
-/// [`VerifyError::Broken`] with the first record that is wrong.
+/// [`ReadError::Broken`] with the first record that is wrong, or why there is no verdict.
 pub fn verify(
     archive: &Archive,
     key: Option<&PublicKey>,
     expected: Option<Head>,
     mut progress: impl FnMut(u64),
-) -> Result<Verified, VerifyError> {
+) -> Result<Verified, ReadError> {
     // Read before the records: a gateway that goes on writing adds to them, and takes nothing away.
     let kept = archive.folder().head();
     let days = archive.days()?;
@@ -88,7 +63,7 @@ pub fn verify(
     let walked = walk.all(&days, &mut hasher, &mut progress);
     // What comes out later may be about an earlier record.
     match (hasher.finish()?, walked) {
-        (Some(seq), Err(VerifyError::Broken(finding))) if finding.seq < seq => Err(finding.into()),
+        (Some(seq), Err(ReadError::Broken(finding))) if finding.seq < seq => Err(finding.into()),
         (Some(seq), _) => Err(broken(seq, UNFIT).into()),
         (None, walked) => walked,
     }
@@ -126,7 +101,7 @@ impl Walk<'_> {
         days: &Days,
         hasher: &mut Hasher,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<Verified, VerifyError> {
+    ) -> Result<Verified, ReadError> {
         for reader in days.all() {
             self.day(reader, days, hasher, progress)?;
         }
@@ -139,7 +114,7 @@ impl Walk<'_> {
         days: &Days,
         hasher: &mut Hasher,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<(), VerifyError> {
+    ) -> Result<(), ReadError> {
         let (anchor, date) = (&reader.anchor, reader.date);
         if anchor.gateway != self.verified.gateway {
             let what = format!("{date} is of another gateway, {}", anchor.gateway);
@@ -154,13 +129,15 @@ impl Walk<'_> {
             let what = format!("the last head before {date} was not signed");
             return Err(broken(self.verified.head.seq, &what).into());
         }
-        let (heads, spans) = (signed_heads(reader)?, spans(reader)?);
-        let mut rows = Rows { heads: &heads, spans: &spans, hasher, gateway: &anchor.gateway };
+        // All that is read of it is of one moment, though a gateway goes on writing.
+        let _held = reader.hold()?;
+        let (heads, mut spans) = (signed_heads(reader)?, spans(reader)?);
+        let mut records = Records { reader, heads: &heads, spans: &mut spans, hasher, outcomes: 0 };
         let mut wrong = None;
-        reader.each(&mut |seq, read| {
-            wrong = rows.check(seq, read, &mut self.verified.head).err();
-            wrong = wrong.take().or_else(|| self.vouched(seq));
-            if wrong.is_some() {
+        reader.each(&mut |read| {
+            let checked = records.check(read, &mut self.verified.head);
+            if let Err(error) = checked.and_then(|()| Ok(self.vouched()?)) {
+                wrong = Some(error);
                 return Wanted::Break(());
             }
             self.verified.records += 1;
@@ -169,8 +146,12 @@ impl Walk<'_> {
             }
             Wanted::Continue(())
         })?;
-        if let Some(finding) = wrong {
-            return Err(finding.into());
+        if let Some(error) = wrong {
+            return Err(error);
+        }
+        if reader.told()? != records.outcomes {
+            let what = format!("{date} tells of outcomes that are not there");
+            return Err(broken(anchor.first, &what).into());
         }
         // Read before the records, so what has been added meanwhile is beyond it.
         let claims = heads.last().map_or(0, |signed| signed.head.seq).max(anchor.head.seq);
@@ -183,7 +164,7 @@ impl Walk<'_> {
 
     /// The first day that is there: the first of all, or the days before it were deleted for their
     /// age.
-    fn begin(&mut self, reader: &Reader, days: &Days) -> Result<(), VerifyError> {
+    fn begin(&mut self, reader: &Reader, days: &Days) -> Result<(), ReadError> {
         let anchor = &reader.anchor;
         self.verified.first = anchor.first;
         let before = Head { seq: anchor.first.saturating_sub(1), hash: anchor.prev_hash };
@@ -209,14 +190,18 @@ impl Walk<'_> {
         self.key.is_none_or(|key| is_signed && key.is(&signed.key))
     }
 
-    /// Compares the record with what is known of it from elsewhere.
-    fn vouched(&self, seq: u64) -> Option<Finding> {
+    /// Compares the last record with what is known of it from elsewhere.
+    fn vouched(&self) -> Result<(), Finding> {
         let head = self.verified.head;
-        let wrong = self.vouched.iter().find(|it| it.head.seq == seq && it.head != head)?;
-        Some(broken(seq, &format!("it is not the one that {} names", wrong.whose)))
+        match self.vouched.iter().find(|it| it.head.seq == head.seq && it.head != head) {
+            Some(Vouched { whose, .. }) => {
+                Err(broken(head.seq, &format!("it is not the one that {whose} names")))
+            }
+            None => Ok(()),
+        }
     }
 
-    fn signatures(&mut self, heads: &[SignedHead]) -> Result<(), VerifyError> {
+    fn signatures(&mut self, heads: &[SignedHead]) -> Result<(), ReadError> {
         for signed in heads {
             let seq = signed.head.seq;
             if !verifies(&signed.key, &self.verified.gateway, signed.head, &signed.signature) {
@@ -247,46 +232,55 @@ impl Walk<'_> {
 }
 
 /// What the records of a day have to fit.
-struct Rows<'a> {
+struct Records<'a> {
+    reader: &'a Reader,
     heads: &'a [SignedHead],
-    spans: &'a [Span],
+    spans: &'a mut [Span],
     hasher: &'a mut Hasher,
-    gateway: &'a str,
+    /// So many were outcomes that an intent may have announced.
+    outcomes: u64,
 }
 
-impl Rows<'_> {
-    /// Checks the record with that number, which comes after `head`, and moves `head` there.
-    fn check(
-        &mut self,
-        seq: u64,
-        read: Result<(Record<'_>, Hash), String>,
-        head: &mut Head,
-    ) -> Result<(), Finding> {
-        let expected = head.seq + 1;
+impl Records<'_> {
+    /// Checks the record that comes after `head`, and moves `head` there.
+    fn check(&mut self, read: Read<'_>, head: &mut Head) -> Result<(), ReadError> {
+        let (seq, expected) = (number(&read), head.seq + 1);
         if seq != expected {
-            return Err(broken(expected, &format!("missing: the next one is {seq}")));
+            return Err(broken(expected, &format!("missing: the next one is {seq}")).into());
         }
-        let unreadable = |reason| broken(seq, &format!("it cannot be read: {reason}"));
-        let (record, hash) = read.map_err(unreadable)?;
-        let sealed = Sealed { seq, gateway: self.gateway, record, prev_hash: head.hash, hash };
-        if !self.hasher.add(&sealed) {
-            return Err(broken(seq, UNFIT));
+        let frame = read?;
+        let sealed = frame.sealed(&self.reader.anchor.gateway, frame.record()?);
+        if sealed.prev_hash != head.hash || !self.hasher.add(&sealed) {
+            return Err(broken(seq, UNFIT).into());
         }
-        *head = Head { seq, hash };
-        // What its span does not tell of would not be found.
-        while self.spans.first().is_some_and(|span| span.last < seq) {
-            self.spans = &self.spans[1..];
-        }
-        if !self.spans.first().is_some_and(|span| span.holds(seq, &sealed.record)) {
-            return Err(broken(seq, "it would not be found: its span does not tell of it"));
-        }
+        *head = Head { seq, hash: sealed.hash };
+        self.is_found(seq, &sealed.record)?;
         while let [signed, rest @ ..] = self.heads
             && signed.head.seq <= seq
         {
             if signed.head != *head {
-                return Err(broken(seq, "it is not the one that was signed"));
+                return Err(broken(seq, "it is not the one that was signed").into());
             }
             self.heads = rest;
+        }
+        Ok(())
+    }
+
+    /// Whether those who look for the record `seq` will find it.
+    fn is_found(&mut self, seq: u64, record: &Record<'_>) -> Result<(), ReadError> {
+        while self.spans.first().is_some_and(|span| span.last < seq) {
+            self.spans = &mut std::mem::take(&mut self.spans)[1..];
+        }
+        if !self.spans.first_mut().is_some_and(|span| span.holds(seq, record)) {
+            let what = "it would not be found: its span does not tell of it";
+            return Err(broken(seq, what).into());
+        }
+        if record.ends_announced() {
+            if !self.reader.tells(record.id, seq)? {
+                let what = "it would not be found: it is not told of among the outcomes";
+                return Err(broken(seq, what).into());
+            }
+            self.outcomes += 1;
         }
         Ok(())
     }
@@ -326,7 +320,7 @@ struct Span {
 }
 
 impl Span {
-    fn holds(&self, seq: u64, record: &Record<'_>) -> bool {
+    fn holds(&mut self, seq: u64, record: &Record<'_>) -> bool {
         self.first <= seq
             && (self.earliest..=self.latest).contains(&record.time)
             && self.facets.hold(record)

@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn what_only_reads_and_lasts_is_the_hub() {
-        // The store finds the outcomes of exactly these by their ids (`schema.sql`).
+        // The store finds the outcomes of exactly these by their ids (`Record::ends_announced`).
         let lasting = Catalogue::get()
             .routes()
             .iter()

@@ -9,7 +9,7 @@ use std::{
 };
 
 use amove_gateway::{
-    audit::{Outcome, Phase, Record, Trail, Writer},
+    audit::{Outcome, Phase, Record, Scribe, Trail, Writer},
     clock::Clock,
     config::{self, Durability, OnFailure},
 };
@@ -24,6 +24,7 @@ use crate::process_support::PATIENCE;
 pub(crate) struct Log {
     folder: TempDir,
     trail: Arc<Trail>,
+    scribe: Arc<Scribe>,
     writer: Option<Writer>,
     records: u64,
 }
@@ -46,34 +47,35 @@ impl Log {
             postgres: None,
         };
         let (trail, writer) = Trail::open(&config, &Clock::system()).expect("an audit log");
-        Self { folder, trail, writer: Some(writer), records: 0 }
+        let scribe = trail.scribe();
+        Self { folder, trail, scribe, writer: Some(writer), records: 0 }
     }
 
     /// Writes some records of that day, and waits until they are in the store.
     pub(crate) fn write(&mut self, day: &str, count: u64) {
-        let midnight: Timestamp = format!("{day}T00:00:00Z").parse().expect("a day");
-        let scribe = self.trail.scribe();
         for number in 1..=count {
-            self.records += 1;
-            let time = midnight.as_microsecond() + i64::try_from(number).expect("few") * 1000;
-            scribe.leave(&Record {
-                phase: Phase::Outcome,
-                id: Uuid::now_v7(),
-                request_id: &format!("r-{}", self.records),
-                caller: Some("billing"),
-                identity: Some("main"),
-                method: "GET",
-                route: Some("/api/v1/user/userinfo"),
-                effect: Some("read"),
-                status: Some(200),
-                upstream_status: Some(200),
-                outcome: Some(Outcome::Ok),
-                attempts: 1,
-                peer: "127.0.0.1:1",
-                lost: 0,
-                ..Record::gap(0, time)
-            });
+            let request_id = format!("r-{}", self.records + 1);
+            self.leave(&Record { request_id: &request_id, ..record(day, number) });
         }
+        self.wait();
+    }
+
+    /// Writes down that something begins, and how it has ended.
+    pub(crate) fn act(&mut self, day: &str) {
+        let route = Some("/api/v1/project/insert");
+        let ended = Record { method: "POST", route, effect: Some("write"), ..record(day, 1) };
+        let (phase, outcome) = (Phase::Intent, None);
+        self.leave(&Record { phase, outcome, status: None, attempts: 0, ..ended.clone() });
+        self.leave(&ended);
+        self.wait();
+    }
+
+    fn leave(&mut self, record: &Record<'_>) {
+        self.records += 1;
+        self.scribe.leave(record);
+    }
+
+    fn wait(&self) {
         let deadline = Instant::now() + PATIENCE;
         while self.trail.state().stored < self.records {
             assert!(Instant::now() < deadline, "the records are not stored");
@@ -88,6 +90,28 @@ impl Log {
     /// Ends the writing.
     pub(crate) fn close(&mut self) {
         self.writer.take().into_iter().for_each(Writer::finish);
+    }
+}
+
+/// A record of that day, so many milliseconds after midnight.
+fn record(day: &str, milliseconds: u64) -> Record<'static> {
+    let midnight: Timestamp = format!("{day}T00:00:00Z").parse().expect("a day");
+    let time = midnight.as_microsecond() + i64::try_from(milliseconds).expect("few") * 1000;
+    Record {
+        phase: Phase::Outcome,
+        id: Uuid::now_v7(),
+        request_id: "r",
+        caller: Some("billing"),
+        identity: Some("main"),
+        method: "GET",
+        route: Some("/api/v1/user/userinfo"),
+        effect: Some("read"),
+        status: Some(200),
+        upstream_status: Some(200),
+        outcome: Some(Outcome::Ok),
+        attempts: 1,
+        peer: "127.0.0.1:1",
+        ..Record::gap(0, time)
     }
 }
 
@@ -117,7 +141,11 @@ impl Copied {
 
     /// Runs SQL in the file of that day.
     pub(crate) fn sql(&self, day: &str, sql: &str) {
-        let file = Connection::open(self.file(&format!("{day}.sqlite"))).expect("a file");
-        file.execute_batch(sql).expect(sql);
+        self.open(day).execute_batch(sql).expect(sql);
+    }
+
+    /// The file of that day.
+    pub(crate) fn open(&self, day: &str) -> Connection {
+        Connection::open(self.file(&format!("{day}.sqlite"))).expect("a file")
     }
 }

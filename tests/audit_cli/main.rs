@@ -2,6 +2,7 @@
 //! with.
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
+mod blocks;
 mod export;
 mod follow;
 mod log;

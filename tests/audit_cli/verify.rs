@@ -2,10 +2,15 @@
 
 use std::{fs, path::Path};
 
+use amove_gateway::{
+    audit::{self, Archive, ReadError},
+    clock::Clock,
+};
 use rcgen::{KeyPair, PKCS_ED25519};
 use serde_json::Value;
 
 use crate::{
+    blocks::Kept,
     log::{Copied, Log},
     process_support::{stderr, stdout},
     traffic::{Busy, audit},
@@ -47,10 +52,27 @@ async fn assert_broken(what: &str, copy: &Copied, flags: &[&str], seq: u64) {
     assert_eq!(verdict["ok"], false);
 }
 
-/// Moves a record to another place.
-fn moved(from: u64, to: u64) -> String {
-    format!("UPDATE records SET seq = {to} WHERE seq = {from};")
-}
+/// What somebody does to the records of a day, of which it is about the one at that place.
+type Tamper = fn(&mut Vec<Kept>, usize);
+
+#[rustfmt::skip] // a table reads in columns
+const TAMPERS: [(&str, Tamper); 11] = [
+    ("nothing was done to them",            |_, _| {}),
+    ("a number was edited",                 |them, at| them[at].edit(|it| it.status = Some(204))),
+    ("a text was edited",                   |them, at| them[at].edit(|it| it.caller = Some("b"))),
+    ("its hash was edited",                 |them, at| them[at].hash = [0; 32]),
+    ("what it does not show was edited",    |them, at| them[at].edit(|it| it.lost = 1)),
+    ("something was hidden behind it",      |them, at| them[at].bytes.push(0)),
+    ("it was cut short",                    |them, at| { them[at].bytes.pop(); }),
+    ("it was removed",                      |them, at| drop(them.remove(at))),
+    ("it was swapped with the one behind",  |them, at| { let to = (at + 1) % them.len(); them.swap(at, to) }),
+    ("another was put in its place",        |them, at| them[at] = them[(at + 7) % them.len()].clone()),
+    ("one was inserted",                    |them, at| {
+        let mut forged = them[at].clone();
+        forged.edit(|it| it.request_id = "forged");
+        them.insert(at, forged);
+    }),
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_of_a_gateway_is_whole_while_it_runs_and_afterwards() {
@@ -79,44 +101,122 @@ async fn tampering_is_found_wherever_it_is() {
     let (code, clean) = verdict(log.folder(), &[]).await;
     assert_eq!((code, &clean["records"]), (Some(0), &60.into()), "{clean}");
 
-    for seq in [1, 30, 60] {
-        for (what, sql) in [
-            ("a column was edited", format!("UPDATE records SET status = 204 WHERE seq = {seq}")),
-            ("a text was edited", format!("UPDATE records SET caller = 'b' WHERE seq = {seq}")),
-            (
-                "its hash was edited",
-                format!("UPDATE records SET hash = zeroblob(32) WHERE seq = {seq}"),
-            ),
-            (
-                "what it does not show was edited",
-                format!("UPDATE records SET lost = 1 WHERE seq = {seq}"),
-            ),
-            ("it was removed", format!("DELETE FROM records WHERE seq = {seq}")),
-        ] {
+    for (what, tamper) in TAMPERS {
+        // The first, one in the middle, and the last but one and the last of a day.
+        for seq in [1, 30, 59, 60] {
             let copy = Copied::of(log.folder());
-            copy.sql(day_of(seq), &sql);
-            assert_broken(what, &copy, &[], seq).await;
+            let place = usize::try_from((seq - 1) % RECORDS).expect("few");
+            copy.tamper(day_of(seq), |records| tamper(records, place));
+            if what.starts_with("nothing") {
+                assert_eq!(verdict(copy.folder(), &[]).await.0, Some(0));
+                continue;
+            }
+            // Who is swapped with the last one from the end comes first.
+            let first = if what.contains("swapped") && seq == 60 { 41 } else { seq };
+            assert_broken(what, &copy, &[], first).await;
         }
     }
-    for seq in [1, 30, 59] {
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whole_blocks_are_missed_and_none_is_added() {
+    let log = three_days(None);
+    for (what, sql, seq) in [
+        ("it was removed", "DELETE FROM blocks", 21),
+        ("it was moved on", "UPDATE blocks SET first = first + 1", 21),
+        ("it was moved back", "UPDATE blocks SET first = -1", 21),
+        ("it was emptied", "UPDATE blocks SET records = x''", 21),
+        ("nothing was added", "INSERT INTO blocks VALUES (41, x'')", 41),
+        ("the hash before it was added", "INSERT INTO blocks VALUES (41, zeroblob(32))", 41),
+        ("it was doubled", "INSERT INTO blocks SELECT 41, records FROM blocks", 41),
+        ("it was doubled, far off", "INSERT INTO blocks SELECT 99, records FROM blocks", 41),
+    ] {
         let copy = Copied::of(log.folder());
-        let swap = [moved(seq, 1000), moved(seq + 1, seq), moved(1000, seq + 1)].concat();
-        copy.sql(day_of(seq), &swap);
-        assert_broken("two were swapped", &copy, &[], seq).await;
+        copy.block(DAYS[1]);
+        copy.sql(DAYS[1], sql);
+        assert_broken(what, &copy, &[], seq).await;
     }
-    for seq in [1_u64, 30, 60] {
+}
+
+/// Only some of the bytes are tried, unless more time is given.
+fn stride() -> usize {
+    let stride = std::env::var("AMOVE_GATEWAY_TEST_STRIDE").ok();
+    stride.map_or(23, |stride| stride.parse().expect("a number"))
+}
+
+#[test]
+fn no_changed_byte_of_a_block_goes_unnoticed() {
+    let log = three_days(None);
+    let copy = Copied::of(log.folder());
+    let whole = copy.block(DAYS[1]);
+    let one = (whole.len() - 32) / usize::try_from(RECORDS).expect("few");
+
+    // All of the first record, and some of each other.
+    let places = (0..32 + one).chain((32 + one..whole.len()).step_by(stride()));
+    for at in places {
+        let mut spoilt = whole.clone();
+        spoilt[at] ^= 1 << (at % 8);
+        copy.put(DAYS[1], &spoilt);
+
+        let archive = Archive::open(copy.folder(), &Clock::system()).expect("a log");
+        let verdict = audit::verify(&archive, None, None, |_| ());
+
+        let Err(ReadError::Broken(finding)) = verdict else { panic!("byte {at}: {verdict:?}") };
+        let record = u64::try_from(at.saturating_sub(32) / one).expect("few");
+        assert_eq!(finding.seq, 21 + record, "byte {at}: {finding}");
+    }
+    copy.put(DAYS[1], &whole);
+    let archive = Archive::open(copy.folder(), &Clock::system()).expect("a log");
+    assert!(audit::verify(&archive, None, None, |_| ()).is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_hides_an_intent_or_shows_a_closed_one_is_found() {
+    let mut log = Log::new();
+    log.write(DAYS[0], 5);
+    log.act(DAYS[0]);
+    log.close();
+    assert_eq!(verdict(log.folder(), &[]).await.0, Some(0));
+
+    for (what, sql, seq) in [
+        ("an outcome is not told of", "DELETE FROM outcomes", 7),
+        ("it is told of another", "UPDATE outcomes SET seq = 1", 7),
+        ("one is told of that is not there", "INSERT INTO outcomes VALUES (zeroblob(16), 3)", 1),
+    ] {
         let copy = Copied::of(log.folder());
-        let mut forge = String::new();
-        let last = seq.div_ceil(RECORDS) * RECORDS;
-        // Those behind make room, from the last on.
-        (seq..=last).rev().for_each(|seq| forge += &moved(seq, seq + 1));
-        let source = if seq == last { seq + 1 } else { last };
-        forge += "CREATE TEMP TABLE forged AS SELECT * FROM records;";
-        forge += &format!("DELETE FROM forged WHERE seq <> {source};");
-        forge += &format!("UPDATE forged SET seq = {seq}, request_id = 'forged';");
-        forge += "INSERT INTO records SELECT * FROM forged;";
-        copy.sql(day_of(seq), &forge);
-        assert_broken("one was inserted", &copy, &[], seq).await;
+        copy.sql(DAYS[0], sql);
+        assert_broken(what, &copy, &[], seq).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_a_record_that_is_none_is_told_which() {
+    let log = three_days(None);
+    let copy = Copied::of(log.folder());
+    copy.tamper(DAYS[1], |records| records[9].bytes[0] = 7);
+
+    for verb in ["query", "export"] {
+        let output = audit(&[verb, "--limit", "40"], copy.folder()).await;
+        assert_eq!(output.status.code(), Some(65), "{verb}");
+        let told = "the audit log is broken at record 30: it cannot be read";
+        assert!(stderr(&output).contains(told), "{}", stderr(&output));
+    }
+    // Who does not come to it is not told.
+    let newest = audit(&["query", "--limit", "25"], copy.folder()).await;
+    assert_eq!(newest.status.code(), Some(0), "{}", stderr(&newest));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_of_another_version_is_not_taken_for_a_broken_one() {
+    let log = three_days(None);
+    let copy = Copied::of(log.folder());
+    copy.sql(DAYS[2], "PRAGMA user_version = 1");
+
+    for verb in ["query", "export", "verify"] {
+        let output = audit(&[verb], copy.folder()).await;
+        assert_eq!(output.status.code(), Some(74), "{verb}");
+        let told = stderr(&output);
+        assert!(told.contains("has version 1") && told.contains("move it elsewhere"), "{told}");
     }
 }
 
@@ -128,8 +228,8 @@ async fn what_was_cut_off_or_deleted_is_missed() {
 
     for first in [41, 50, 60] {
         let copy = Copied::of(log.folder());
-        copy.sql(DAYS[2], &format!("DELETE FROM records WHERE seq >= {first}"));
-        assert_broken("the tail was cut off", &copy, &[], first).await;
+        copy.tamper(DAYS[2], |records| records.truncate(first - 41));
+        assert_broken("the tail was cut off", &copy, &[], first as u64).await;
     }
     for (day, missed) in [(0, 1), (1, 21), (2, 41)] {
         let copy = Copied::of(log.folder());
@@ -138,17 +238,15 @@ async fn what_was_cut_off_or_deleted_is_missed() {
     }
     // With everything else made to fit: only who has noted the head knows.
     let copy = Copied::of(log.folder());
-    copy.sql(
-        DAYS[2],
-        "DELETE FROM records WHERE seq > 50; UPDATE spans SET last = 50; \
-         UPDATE chain SET seq = 50, hash = (SELECT hash FROM records WHERE seq = 50);",
-    );
+    let mut hash = [0; 32];
+    copy.tamper(DAYS[2], |records| {
+        records.truncate(10);
+        hash = records[9].hash;
+    });
+    copy.sql(DAYS[2], "UPDATE spans SET last = 50; UPDATE chain SET seq = 50");
+    copy.open(DAYS[2]).execute("UPDATE chain SET hash = ?", [hash]).expect("a hash");
     let cut = fs::read_to_string(copy.file("head.json")).expect("a file");
     let mut cut: Value = serde_json::from_str(&cut).expect("JSON");
-    let shorter = rusqlite::Connection::open(copy.file(&format!("{}.sqlite", DAYS[2])));
-    let hash: [u8; 32] = shorter
-        .and_then(|file| file.query_row("SELECT hash FROM chain", [], |row| row.get(0)))
-        .expect("a hash");
     cut["seq"] = 50.into();
     cut["hash"] = hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
     fs::write(copy.file("head.json"), cut.to_string()).expect("a file");

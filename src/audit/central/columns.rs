@@ -142,7 +142,7 @@ fn encode(value: &Value<'_>, kind: &str, out: &mut Vec<u8>) {
     match (value, kind) {
         (Value::Null, _) => out.put_i32(-1),
         (Value::Bool(it), _) => put(&[u8::from(*it)]),
-        // SQLite has kept them, so none is larger than its type.
+        // No measure is nearly as large as its type.
         (Value::Number(it), "smallint") => {
             put(&i16::try_from(*it).unwrap_or(i16::MAX).to_be_bytes());
         }

@@ -4,7 +4,7 @@ use std::{error::Error as _, fmt::Write};
 
 use tokio_postgres::error::SqlState;
 
-use crate::{config::secret, message::BoxError};
+use crate::{audit::store::ReadError, config::secret, message::BoxError};
 
 /// Why the central store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ pub enum Error {
     },
     /// The embedded store cannot be read.
     #[error("the audit store cannot be read: {0}")]
-    Store(#[from] rusqlite::Error),
+    Store(#[from] ReadError),
     /// The system has no threads or files for us.
     #[error("the system refuses what shipping needs: {0}")]
     System(#[from] std::io::Error),

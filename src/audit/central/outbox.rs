@@ -1,9 +1,7 @@
 //! What is still to be shipped: the embedded store, read in batches from where the last one ended.
 
-use rusqlite::Error as Sqlite;
-
 use super::columns::Batch;
-use crate::audit::store::{Folder, Reader, Wanted};
+use crate::audit::store::{Finding, Folder, ReadError, Reader, Wanted};
 
 /// Reads on where it was, without opening a file twice.
 #[derive(Debug)]
@@ -29,7 +27,7 @@ impl Outbox {
     }
 
     /// Who writes the store, and how far it has got; `None` if there is nothing in it.
-    pub(super) fn head(&self) -> Result<Option<(String, u64)>, Sqlite> {
+    pub(super) fn head(&self) -> Result<Option<(String, u64)>, ReadError> {
         for (date, path) in self.days()?.into_iter().rev() {
             if let Some(reader) = Reader::open(date, path)? {
                 return Ok(Some((reader.anchor.gateway.clone(), reader.head().seq)));
@@ -49,7 +47,7 @@ impl Outbox {
     }
 
     /// The records after the one with that number.
-    pub(super) fn next(&mut self, after: u64) -> Result<Next, Sqlite> {
+    pub(super) fn next(&mut self, after: u64) -> Result<Next, ReadError> {
         let next = self.look(after);
         if next.is_err() {
             self.forget();
@@ -57,7 +55,7 @@ impl Outbox {
         next
     }
 
-    fn look(&mut self, after: u64) -> Result<Next, Sqlite> {
+    fn look(&mut self, after: u64) -> Result<Next, ReadError> {
         if self.day.is_none() {
             self.day = self.find(after)?;
         }
@@ -78,7 +76,7 @@ impl Outbox {
     }
 
     /// The day that the record after that one is in, or the first that there is.
-    fn find(&self, after: u64) -> Result<Option<Reader>, Sqlite> {
+    fn find(&self, after: u64) -> Result<Option<Reader>, ReadError> {
         let mut found = None;
         for (date, path) in self.days()?.into_iter().rev() {
             let Some(reader) = Reader::open(date, path)? else { continue };
@@ -92,7 +90,7 @@ impl Outbox {
     }
 
     /// The day after that one, if something was written to it.
-    fn after(&self, reader: &Reader) -> Result<Option<Reader>, Sqlite> {
+    fn after(&self, reader: &Reader) -> Result<Option<Reader>, ReadError> {
         for (date, path) in self.days()? {
             if date > reader.date
                 && let Some(later) = Reader::open(date, path)?
@@ -103,39 +101,28 @@ impl Outbox {
         Ok(None)
     }
 
-    fn days(&self) -> Result<Vec<(jiff::civil::Date, std::path::PathBuf)>, Sqlite> {
-        self.folder.days().map_err(|error| Sqlite::ToSqlConversionFailure(Box::new(error)))
+    fn days(&self) -> Result<Vec<(jiff::civil::Date, std::path::PathBuf)>, ReadError> {
+        Ok(self.folder.days()?)
     }
 }
 
-fn read(reader: &Reader, after: u64) -> Result<Next, Sqlite> {
-    let mut batch = Batch::new();
-    let read = reader.after(after, &mut |sealed| {
-        batch.push(sealed);
-        if batch.is_full() { Wanted::Break(()) } else { Wanted::Continue(()) }
-    });
-    match read {
-        // What comes before it goes first.
-        Err(error) if is_about_record(&error) && batch.is_empty() => {
-            let select = "SELECT min(seq) FROM records WHERE seq > ?";
-            let seq = reader.connection().query_row(select, [after], |row| row.get(0))?;
-            Ok(Next::Unreadable(seq, error.to_string()))
+fn read(reader: &Reader, after: u64) -> Result<Next, ReadError> {
+    let (mut batch, mut unreadable) = (Batch::new(), None);
+    let gateway = &reader.anchor.gateway;
+    reader.after(after, &mut |read| {
+        match read.and_then(|frame| Ok(frame.sealed(gateway, frame.record()?))) {
+            Ok(sealed) => batch.push(&sealed),
+            Err(finding) => unreadable = Some(finding),
         }
-        Err(error) if !is_about_record(&error) => Err(error),
-        _ if batch.is_empty() => Ok(Next::Nothing),
-        _ => Ok(Next::Batch(batch)),
-    }
-}
-
-/// Whether the file is well, and only what is in a row is not.
-fn is_about_record(error: &Sqlite) -> bool {
-    matches!(
-        error,
-        Sqlite::InvalidColumnType(..)
-            | Sqlite::FromSqlConversionFailure(..)
-            | Sqlite::IntegralValueOutOfRange(..)
-            | Sqlite::Utf8Error(..)
-    )
+        let is_enough = batch.is_full() || unreadable.is_some();
+        if is_enough { Wanted::Break(()) } else { Wanted::Continue(()) }
+    })?;
+    Ok(match unreadable {
+        // What comes before it goes first.
+        Some(Finding { seq, what }) if batch.is_empty() => Next::Unreadable(seq, what),
+        _ if batch.is_empty() => Next::Nothing,
+        _ => Next::Batch(batch),
+    })
 }
 
 #[cfg(test)]
@@ -148,8 +135,9 @@ mod tests {
             Archive,
             central::cursor::Cursor,
             chain::{Chain, Head},
+            compact,
             record::tests::sample,
-            store::{Anchor, Day},
+            store::{Anchor, Block, Day},
         },
         clock::Clock,
     };
@@ -161,11 +149,19 @@ mod tests {
         let (gateway, head) = ("host/1".to_owned(), chain.head());
         let anchor = Anchor { gateway, first: head.seq + 1, prev_hash: head.hash, head };
         let writing = day.begin(&anchor).expect("a batch");
-        let mut inserter = writing.inserter().expect("a statement");
+        let mut record = Vec::new();
+        compact::write(&sample(), &mut record).expect("bytes");
+        let mut block = Block::after(head);
         for _ in 0..records {
-            inserter.insert(&chain.seal("host/1", sample())).expect("a record");
+            block.add(&record, &chain.seal("host/1", sample()).hash);
+            if block.is_full() {
+                writing.block(&block).expect("a block");
+                block.begin(chain.head());
+            }
         }
-        drop(inserter);
+        if !block.is_empty() {
+            writing.block(&block).expect("a block");
+        }
         writing.commit(chain.head(), std::iter::empty()).expect("a batch");
     }
 
@@ -211,12 +207,28 @@ mod tests {
         }
         std::fs::remove_file(folder.join("2026-11-26.sqlite")).expect("a day");
         let day = rusqlite::Connection::open(folder.join("2026-11-27.sqlite")).expect("a day");
-        day.execute("UPDATE records SET legacy = 7 WHERE seq IN (21, 25)", []).expect("a record");
+        let select = "SELECT records FROM blocks WHERE first = 21";
+        let whole: Vec<u8> = day.query_row(select, [], |row| row.get(0)).expect("a block");
+        let one = (whole.len() - 32) / 10;
+        let spoil = |spoilt: &[u8]| {
+            let update = "UPDATE blocks SET records = ? WHERE first = 21";
+            day.execute(update, [spoilt]).expect("a block");
+        };
 
+        let mut spoilt = whole.clone();
+        // Behind the length, that is the phase.
+        [21, 25].iter().for_each(|seq| spoilt[32 + (seq - 21) * one + 4] = 7);
+        spoil(&spoilt);
         let (read, unreadable) = all(&mut Outbox::new(Folder::new(folder)), 5);
 
         assert_eq!(read, [6, 7, 8, 9, 10, 22, 23, 24, 26, 27, 28, 29, 30]);
         assert_eq!(unreadable, [21, 25]);
+
+        // Where the block itself is not whole, what comes behind it goes on.
+        spoil(&whole[..32 + one * 5 + 7]);
+        write(folder, "2026-11-28", &mut chain, 2);
+        let (read, unreadable) = all(&mut Outbox::new(Folder::new(folder)), 20);
+        assert_eq!((read, unreadable), (vec![21, 22, 23, 24, 25, 31, 32], vec![26]));
     }
 
     #[test]

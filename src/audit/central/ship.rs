@@ -19,6 +19,7 @@ use super::{
     pause::pause,
     schema,
 };
+use crate::audit::store::ReadError;
 
 /// How long new records gather before they are shipped.
 const GATHER: Duration = Duration::from_millis(200);
@@ -277,7 +278,7 @@ impl Shipping {
 }
 
 /// What comes after `cursor`, which is set back if it is about another chain than is there.
-fn next(outbox: &mut Outbox, cursor: &mut Cursor) -> Result<Next, rusqlite::Error> {
+fn next(outbox: &mut Outbox, cursor: &mut Cursor) -> Result<Next, ReadError> {
     if !outbox.is_open() {
         let Some((gateway, last)) = outbox.head()? else { return Ok(Next::Nothing) };
         if gateway != cursor.gateway || last < cursor.seq {

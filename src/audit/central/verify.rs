@@ -17,7 +17,8 @@ use super::{
 };
 use crate::audit::{
     chain::{Chain, Head},
-    verify::{Finding, Verified},
+    store::Finding,
+    verify::Verified,
 };
 
 /// Why there is no verdict, or which.

@@ -37,16 +37,28 @@ impl Group {
 
     /// Waits until it is known what came of it.
     pub(super) async fn outcome(&self) -> Result<(), Unwritten> {
+        // Mostly it is known, and there is nothing to listen for.
+        if let Some(outcome) = self.known() {
+            return outcome;
+        }
         loop {
             let resolved = self.resolved.notified();
             tokio::pin!(resolved);
             // First the ear, then the look: a call in between is not missed.
             resolved.as_mut().enable();
-            match self.state.load(Acquire) {
-                Self::WRITTEN => return Ok(()),
-                Self::FAILED => return Err(Unwritten),
-                _ => resolved.await,
+            match self.known() {
+                Some(outcome) => return outcome,
+                None => resolved.await,
             }
+        }
+    }
+
+    /// What came of it, if that is known.
+    fn known(&self) -> Option<Result<(), Unwritten>> {
+        match self.state.load(Acquire) {
+            Self::WRITTEN => Some(Ok(())),
+            Self::FAILED => Some(Err(Unwritten)),
+            _ => None,
         }
     }
 

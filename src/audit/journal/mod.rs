@@ -22,6 +22,6 @@ pub use self::{
 };
 pub(super) use self::{
     journals::Journals,
-    segment::{Frames, Segment},
+    segment::{Frames, Noted, Segment},
     sync::Syncer,
 };

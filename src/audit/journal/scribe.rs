@@ -242,7 +242,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        audit::{journal::Frames, record::tests::sample},
+        audit::{compact, journal::Frames, record::tests::sample},
         clock::Clock,
     };
 
@@ -257,7 +257,8 @@ mod tests {
         for segment in journals.segments() {
             let mut bytes = Vec::new();
             segment.read(0, usize::MAX, &mut bytes).expect("a journal");
-            for record in Frames::of(&bytes) {
+            for noted in Frames::of(&bytes) {
+                let record = compact::read(noted.bytes).expect("a record");
                 lost += record.lost;
                 times.extend((record.lost == 0).then_some(record.time));
             }

@@ -143,7 +143,11 @@ fn sync(jobs: Vec<Job>, journals: &Journals, on_failure: OnFailure) {
 mod tests {
     use super::*;
     use crate::{
-        audit::{journal::Frames, record::tests::sample},
+        audit::{
+            compact,
+            journal::{Frames, Noted},
+            record::tests::sample,
+        },
         clock::Clock,
     };
 
@@ -184,6 +188,7 @@ mod tests {
         let mut bytes = Vec::new();
         let segments = journals.segments();
         segments.last().expect("a file").read(0, usize::MAX, &mut bytes).expect("a journal");
-        assert_eq!(Frames::of(&bytes).map(|record| record.lost).collect::<Vec<_>>(), [1]);
+        let lost = |noted: Noted<'_>| compact::read(noted.bytes).map(|record| record.lost);
+        assert_eq!(Frames::of(&bytes).map(lost).collect::<Vec<_>>(), [Some(1)]);
     }
 }

@@ -8,28 +8,16 @@ use std::{
 };
 
 use jiff::civil::Date;
-use rusqlite::{
-    CachedStatement, Connection, OpenFlags, Result, Row, Transaction, params, types::Type,
-};
+use rusqlite::{CachedStatement, Connection, OpenFlags, Result, Transaction, params};
+use uuid::Uuid;
 
-use super::facets::Kind;
-use crate::audit::{
-    chain::Head,
-    record::{Outcome, Phase, Record, Replay, Sealed},
-    value::Hash,
-};
+use super::{block::Block, error::ReadError, facets::Kind};
+use crate::audit::{chain::Head, value::Hash};
 
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// The columns of a record, in the order in which [`row`] reads them.
-#[rustfmt::skip]
-pub(in crate::audit) const COLUMNS: &str = "seq, phase, id, request_id, time, caller, identity, \
-    method, route, effect, status, upstream_status, code, outcome, duration_us, upstream_us, \
-    bytes_in, bytes_out, attempts, replay, rule, legacy, peer, trace_id, lost, hash";
-
-const INSERT: &str = "INSERT INTO records VALUES \
-    (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, \
-     ?21, ?22, ?23, ?24, ?25, ?26)";
+/// What `schema.sql` says of itself.
+const VERSION: i64 = 2;
 
 /// The file of one day, opened to write.
 #[derive(Debug)]
@@ -80,7 +68,7 @@ impl Day {
     }
 
     /// Where its part of the chain lies; `None` if nothing was ever written to it.
-    pub(in crate::audit) fn anchor(&self) -> Result<Option<Anchor>> {
+    pub(in crate::audit) fn anchor(&self) -> std::result::Result<Option<Anchor>, ReadError> {
         anchor(&self.connection)
     }
 
@@ -93,7 +81,7 @@ impl Day {
 
     /// Begins to write; `anchor` is for a file that has nothing in it.
     pub(in crate::audit) fn begin(&mut self, anchor: &Anchor) -> Result<Writing<'_>> {
-        let is_new = self.anchor()?.is_none();
+        let is_new = version(&self.connection)? == 0;
         let transaction = self.connection.transaction()?;
         if is_new {
             transaction.execute_batch(SCHEMA)?;
@@ -117,48 +105,26 @@ pub(in crate::audit) struct Writing<'a> {
     transaction: Transaction<'a>,
 }
 
-/// Puts records into a day, one after the other.
-pub(in crate::audit) struct Inserter<'a>(CachedStatement<'a>);
+/// Notes how what was announced has ended.
+pub(in crate::audit) struct Outcomes<'a>(CachedStatement<'a>);
 
-impl Inserter<'_> {
-    pub(in crate::audit) fn insert(&mut self, sealed: &Sealed<'_>) -> Result<()> {
-        let record = &sealed.record;
-        self.0.execute(params![
-            sealed.seq,
-            record.phase.word(),
-            record.id.as_bytes(),
-            record.request_id,
-            record.time,
-            record.caller,
-            record.identity,
-            record.method,
-            record.route,
-            record.effect,
-            record.status,
-            record.upstream_status,
-            record.code,
-            record.outcome.map(Outcome::word),
-            record.duration_us,
-            record.upstream_us,
-            record.bytes_in,
-            record.bytes_out,
-            record.attempts,
-            record.replay.map(Replay::word),
-            record.rule,
-            record.legacy,
-            record.peer,
-            record.trace_id,
-            record.lost,
-            sealed.hash,
-        ])?;
-        Ok(())
+impl Outcomes<'_> {
+    /// Notes that the record `seq` is the outcome of the request `id`.
+    pub(in crate::audit) fn add(&mut self, id: Uuid, seq: u64) -> Result<()> {
+        self.0.execute(params![id.as_bytes(), seq]).map(drop)
     }
 }
 
 impl Writing<'_> {
-    /// What puts records in.
-    pub(in crate::audit) fn inserter(&self) -> Result<Inserter<'_>> {
-        self.transaction.prepare_cached(INSERT).map(Inserter)
+    /// Puts the records of a block in.
+    pub(in crate::audit) fn block(&self, block: &Block) -> Result<()> {
+        let insert = "INSERT INTO blocks VALUES (?1, ?2)";
+        self.transaction.prepare_cached(insert)?.execute(params![block.first, block.bytes])?;
+        Ok(())
+    }
+
+    pub(in crate::audit) fn outcomes(&self) -> Result<Outcomes<'_>> {
+        self.transaction.prepare_cached("INSERT INTO outcomes VALUES (?1, ?2)").map(Outcomes)
     }
 
     /// Notes that the records from `first` to `last` are of the time from `earliest` to `latest`.
@@ -176,7 +142,7 @@ impl Writing<'_> {
     /// Notes that `value` occurs in the span that begins with `first`.
     pub(in crate::audit) fn facet(&self, kind: Kind, value: &str, first: u64) -> Result<()> {
         let insert = "INSERT OR IGNORE INTO facets VALUES (?1, ?2, ?3)";
-        self.transaction.prepare_cached(insert)?.execute(params![kind.word(), value, first])?;
+        self.transaction.prepare_cached(insert)?.execute(params![first, kind.word(), value])?;
         Ok(())
     }
 
@@ -226,10 +192,14 @@ impl Writing<'_> {
 }
 
 /// Where the part of the chain behind `connection` lies; `None` if nothing was ever written to it.
-pub(in crate::audit) fn anchor(connection: &Connection) -> Result<Option<Anchor>> {
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version == 0 {
-        return Ok(None);
+pub(super) fn anchor(connection: &Connection) -> std::result::Result<Option<Anchor>, ReadError> {
+    match version(connection)? {
+        0 => return Ok(None),
+        VERSION => {}
+        found => {
+            let file = PathBuf::from(connection.path().unwrap_or_default());
+            return Err(ReadError::Version { file, found, expected: VERSION });
+        }
     }
     let select = "SELECT gateway, first, prev_hash, seq, hash FROM chain";
     let anchor = connection.query_row(select, [], |row| {
@@ -243,62 +213,9 @@ pub(in crate::audit) fn anchor(connection: &Connection) -> Result<Option<Anchor>
     Ok(Some(anchor))
 }
 
-/// The record in a row of [`COLUMNS`]: its number, itself, and its hash.
-pub(in crate::audit) fn row<'a>(row: &'a Row<'_>) -> Result<(u64, Record<'a>, Hash)> {
-    let text = |at: usize| -> Result<&'a str> {
-        let value = row.get_ref(at)?;
-        value.as_str().map_err(|_| unreadable(at, value.data_type()))
-    };
-    let maybe = |at: usize| -> Result<Option<&'a str>> {
-        let value = row.get_ref(at)?;
-        value.as_str_or_null().map_err(|_| unreadable(at, value.data_type()))
-    };
-    let unknown = |at: usize| unreadable(at, Type::Text);
-    let record = Record {
-        phase: Phase::of(text(1)?).ok_or_else(|| unknown(1))?,
-        id: uuid::Uuid::from_bytes(row.get(2)?),
-        request_id: text(3)?,
-        time: row.get(4)?,
-        caller: maybe(5)?,
-        identity: maybe(6)?,
-        method: text(7)?,
-        route: maybe(8)?,
-        effect: maybe(9)?,
-        status: row.get(10)?,
-        upstream_status: row.get(11)?,
-        code: maybe(12)?,
-        outcome: match maybe(13)? {
-            Some(word) => Some(Outcome::of(word).ok_or_else(|| unknown(13))?),
-            None => None,
-        },
-        duration_us: row.get(14)?,
-        upstream_us: row.get(15)?,
-        bytes_in: row.get(16)?,
-        bytes_out: row.get(17)?,
-        attempts: row.get(18)?,
-        replay: match maybe(19)? {
-            Some(word) => Some(Replay::of(word).ok_or_else(|| unknown(19))?),
-            None => None,
-        },
-        rule: maybe(20)?,
-        legacy: match row.get(21)? {
-            0 => false,
-            1 => true,
-            _ => return Err(unreadable(21, Type::Integer)),
-        },
-        peer: text(22)?,
-        trace_id: maybe(23)?,
-        lost: row.get(24)?,
-    };
-    // What is not shown, and so is not part of the hash, must not be used to hide something.
-    if !record.is_plausible() {
-        return Err(unreadable(1, Type::Text));
-    }
-    Ok((row.get(0)?, record, row.get(25)?))
-}
-
-fn unreadable(column: usize, found: Type) -> rusqlite::Error {
-    rusqlite::Error::InvalidColumnType(column, "a record".into(), found)
+/// The version of the format; 0 if nothing was ever written.
+fn version(connection: &Connection) -> Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
 fn system(error: std::io::Error) -> rusqlite::Error {

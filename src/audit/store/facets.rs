@@ -3,9 +3,10 @@
 //!
 //! The chain is cut into stretches of some thousand records (spans). For each there is one row for
 //! every value that occurs in it, so a query opens only the spans that have what it looks for. That
-//! is a thirtieth of the rows of an index, and it works for every filter alike.
+//! is a thirtieth of the rows of an index, all of a span lie together, and it works for every filter
+//! alike.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use crate::audit::record::{Outcome, Record};
 
@@ -42,25 +43,38 @@ impl Kind {
 /// The values in one span.
 #[derive(Clone, Debug, Default)]
 pub(in crate::audit) struct Facets {
-    texts: [HashSet<Box<str>>; 5],
+    texts: [Texts; 5],
     statuses: HashSet<u16>,
+    /// What most records have, the one before had as well.
+    last_status: Option<u16>,
+}
+
+/// The values of one kind.
+#[derive(Clone, Debug, Default)]
+struct Texts {
+    all: HashSet<Arc<str>>,
+    /// The one that was asked for last: most likely it is asked for again.
+    last: Option<Arc<str>>,
 }
 
 impl Facets {
     /// Adds what is in `record`; shows `new` what was not there before.
     pub(in crate::audit) fn add(&mut self, record: &Record<'_>, mut new: impl FnMut(Kind, &str)) {
-        for (set, (kind, value)) in self.texts.iter_mut().zip(texts(record)) {
+        for (texts, (kind, value)) in self.texts.iter_mut().zip(texts(record)) {
             if let Some(value) = value
-                && !set.contains(value)
+                && !texts.has(value)
             {
-                set.insert(value.into());
+                texts.all.insert(value.into());
                 new(kind, value);
             }
         }
         if let Some(status) = record.status
-            && self.statuses.insert(status)
+            && self.last_status != record.status
         {
-            new(Kind::Status, &status.to_string());
+            self.last_status = record.status;
+            if self.statuses.insert(status) {
+                new(Kind::Status, &status.to_string());
+            }
         }
     }
 
@@ -80,17 +94,29 @@ impl Facets {
             Some(Kind::Outcome) => 4,
             None => return false,
         };
-        self.texts[at].insert(value.into());
+        self.texts[at].all.insert(value.into());
         true
     }
 
     /// Whether everything in `record` is among them.
-    pub(in crate::audit) fn hold(&self, record: &Record<'_>) -> bool {
-        let has = |(set, (_, value)): (&HashSet<Box<str>>, (Kind, Option<&str>))| {
-            value.is_none_or(|value| set.contains(value))
+    pub(in crate::audit) fn hold(&mut self, record: &Record<'_>) -> bool {
+        let has = |(texts, (_, value)): (&mut Texts, (Kind, Option<&str>))| {
+            value.is_none_or(|value| texts.has(value))
         };
-        self.texts.iter().zip(texts(record)).all(has)
+        self.texts.iter_mut().zip(texts(record)).all(has)
             && record.status.is_none_or(|status| self.statuses.contains(&status))
+    }
+}
+
+impl Texts {
+    /// Whether `value` is among them.
+    fn has(&mut self, value: &str) -> bool {
+        if self.last.as_deref() == Some(value) {
+            return true;
+        }
+        let found = self.all.get(value);
+        self.last = found.cloned();
+        found.is_some()
     }
 }
 

@@ -8,18 +8,22 @@
 //! └── journal/             what is not in a day yet
 //! ```
 
+mod block;
 mod day;
+mod error;
 mod facets;
 mod folder;
 mod read;
 
 pub(super) use self::{
+    block::Block,
     day::{Anchor, Day, Writing},
     facets::Facets,
     folder::{Folder, Lock, create_folder},
-    read::Reader,
+    read::{Read, Reader, number},
 };
 pub use self::{
+    error::{Finding, ReadError},
     folder::OpenError,
     read::{Days, Wanted},
 };

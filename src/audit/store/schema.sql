@@ -1,36 +1,20 @@
--- One day of the audit log. `seq` is the order of the chain; the hash of a record covers all of
--- its columns, the gateway's name and the hash before it.
-CREATE TABLE records (
-    seq             INTEGER PRIMARY KEY,
-    phase           TEXT    NOT NULL,
-    id              BLOB    NOT NULL,
-    request_id      TEXT    NOT NULL,
-    time            INTEGER NOT NULL, -- microseconds since 1970
-    caller          TEXT,
-    identity        TEXT,
-    method          TEXT    NOT NULL,
-    route           TEXT,
-    effect          TEXT,
-    status          INTEGER,
-    upstream_status INTEGER,
-    code            TEXT,
-    outcome         TEXT,
-    duration_us     INTEGER NOT NULL,
-    upstream_us     INTEGER NOT NULL,
-    bytes_in        INTEGER NOT NULL,
-    bytes_out       INTEGER NOT NULL,
-    attempts        INTEGER NOT NULL,
-    replay          TEXT,
-    rule            TEXT,
-    legacy          INTEGER NOT NULL,
-    peer            TEXT    NOT NULL,
-    trace_id        TEXT,
-    lost            INTEGER NOT NULL,
-    hash            BLOB    NOT NULL
+-- One day of the audit log.
+
+-- The records in the order of the chain, many to a row. Each block holds the hash before its first
+-- record, and then for each its length, its compact form and its hash, which covers all that it
+-- says, the gateway's name and the hash before it (`block.rs`). No block reaches over the end of a
+-- span.
+CREATE TABLE blocks (
+    first   INTEGER PRIMARY KEY, -- the number of its first record
+    records BLOB    NOT NULL
 ) STRICT;
 
--- The outcome of an intent is looked up by it. Only what may act, is unknown or lasts has one.
-CREATE INDEX by_id ON records (id) WHERE effect IS NOT 'read' OR route = '/api/rm';
+-- The outcome of an intent is looked up here. Only what may act, is unknown or lasts has one.
+CREATE TABLE outcomes (
+    id  BLOB    NOT NULL, -- of the request
+    seq INTEGER NOT NULL, -- the number of the record
+    PRIMARY KEY (id, seq)
+) STRICT, WITHOUT ROWID;
 
 -- Whose records these are, where the chain comes from, and how far it has got.
 CREATE TABLE chain (
@@ -50,11 +34,12 @@ CREATE TABLE spans (
     latest   INTEGER NOT NULL
 ) STRICT;
 
+-- In the order of the chain, so that new ones come to lie beside each other.
 CREATE TABLE facets (
+    first INTEGER NOT NULL, -- of the span
     kind  TEXT    NOT NULL, -- caller, identity, route, status, code, outcome
     value TEXT    NOT NULL,
-    first INTEGER NOT NULL, -- of the span
-    PRIMARY KEY (kind, value, first)
+    PRIMARY KEY (first, kind, value)
 ) STRICT, WITHOUT ROWID;
 
 -- Heads of the chain that were signed.
@@ -82,4 +67,4 @@ CREATE TABLE journals (
     position INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;

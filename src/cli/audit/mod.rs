@@ -2,7 +2,8 @@
 
 use clap::Subcommand;
 
-use super::{Exit, Failure, Global, print};
+use super::{Exit, Failure, Global, operator::printable, print};
+use crate::audit::{Finding, ReadError};
 
 mod export;
 mod filters;
@@ -41,9 +42,17 @@ pub(super) fn run(verb: &Verb, global: &Global) -> Result<(), Failure> {
     }
 }
 
-/// The store cannot be read.
-fn unread(error: &rusqlite::Error) -> Failure {
-    Failure::caused(Exit::Io, "the audit log cannot be read", error)
+/// The store cannot be read, or is broken.
+fn unread(error: &ReadError) -> Failure {
+    match error {
+        ReadError::Broken(finding) => broken(finding),
+        error => Failure::caused(Exit::Io, "the audit log cannot be read", error),
+    }
+}
+
+fn broken(Finding { seq, what }: &Finding) -> Failure {
+    let what = printable(what);
+    Failure::new(Exit::Broken, format!("the audit log is broken at record {seq}: {what}"))
 }
 
 /// Says something that is no part of the output.

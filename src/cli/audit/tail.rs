@@ -15,7 +15,7 @@ use super::{
     unread,
 };
 use crate::{
-    audit::{Archive, Days, Filter, Phase},
+    audit::{Archive, Days, Filter, Phase, ReadError},
     cli::{Exit, run::End, runtime},
     clock::Clock,
 };
@@ -125,7 +125,7 @@ impl Follower {
         Ok(archive)
     }
 
-    fn show_last(&mut self, days: &Days, limit: u64) -> rusqlite::Result<io::Result<()>> {
+    fn show_last(&mut self, days: &Days, limit: u64) -> Result<io::Result<()>, ReadError> {
         let last = days.last()?;
         let (mut found, mut first) = (0, last + 1);
         if limit > 0 {
@@ -140,7 +140,7 @@ impl Follower {
         Ok(written)
     }
 
-    fn show_new(&mut self, days: &Days) -> rusqlite::Result<io::Result<()>> {
+    fn show_new(&mut self, days: &Days) -> Result<io::Result<()>, ReadError> {
         // Read before the records: what is added meanwhile may be shown, and is not missed.
         let last = days.last()?;
         if last < self.after {
@@ -157,7 +157,7 @@ impl Follower {
     }
 
     /// Shows what comes after `self.after`, and moves that on.
-    fn show(&mut self, days: &Days, open_intents: bool) -> rusqlite::Result<io::Result<()>> {
+    fn show(&mut self, days: &Days, open_intents: bool) -> Result<io::Result<()>, ReadError> {
         let filter = Filter { after: Some(self.after), ..self.filter.clone() };
         let mut written = Ok(());
         days.oldest_first(&filter, |sealed| {

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    Exit, Failure, Global,
+    Exit, Failure, Global, broken,
     place::{Place, Store},
     print, progress,
     source::unanswered,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     audit::{
-        self, Finding, Head, PublicKey, Verified, VerifyError,
+        self, Finding, Head, PublicKey, ReadError, Verified,
         central::{self, Central},
     },
     cli::operator::printable,
@@ -61,11 +61,8 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> Result<(), Failure>
     match verdict {
         Ok(verified) if arguments.json => print(format!("{:#}\n", described(&verified))),
         Ok(verified) => print(told(&verified)),
-        Err(VerifyError::Broken(finding)) => broken(&finding, arguments.json),
-        Err(VerifyError::Sqlite(error)) => Err(unread(&error)),
-        Err(VerifyError::System(error)) => {
-            Err(Failure::caused(Exit::Io, "the audit log cannot be read", &error))
-        }
+        Err(ReadError::Broken(finding)) => found(&finding, arguments.json),
+        Err(error) => Err(unread(&error)),
     }
 }
 
@@ -94,20 +91,19 @@ fn central(arguments: &Arguments, central: &Central) -> Result<(), Failure> {
         }
         Err(central::VerifyError::Broken { gateway, finding }) => {
             let what = format!("{gateway}: {}", finding.what);
-            broken(&Finding { what, ..finding }, arguments.json)
+            found(&Finding { what, ..finding }, arguments.json)
         }
         Err(central::VerifyError::Central(error)) => Err(unanswered(&error)),
     }
 }
 
-fn broken(finding: &Finding, json: bool) -> Result<(), Failure> {
-    let Finding { seq, what } = finding;
+fn found(finding: &Finding, json: bool) -> Result<(), Failure> {
     if json {
+        let Finding { seq, what } = finding;
         let verdict = json!({ "ok": false, "seq": seq, "what": what });
         print(format!("{verdict:#}\n"))?;
     }
-    let what = printable(what);
-    Err(Failure::new(Exit::Broken, format!("the audit log is broken at record {seq}: {what}")))
+    Err(broken(finding))
 }
 
 fn told(verified: &Verified) -> String {
