@@ -53,7 +53,9 @@ pub(super) fn too_large(limit: u64) -> Problem {
 /// What the listener cannot see, or cannot see in HTTP/2.
 fn check_head(request: &Request) -> Result<(), Problem> {
     let headers = request.headers();
-    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+    // Some servers do not care how a method is spelt.
+    let is = |method: Method| request.method().as_str().eq_ignore_ascii_case(method.as_str());
+    if is(Method::CONNECT) || is(Method::TRACE) {
         return Err(Problem::new(
             Kind::MethodRefused,
             "The gateway relays neither CONNECT nor TRACE.",
@@ -64,8 +66,9 @@ fn check_head(request: &Request) -> Result<(), Problem> {
         return Err(malformed("A header field name contains an underscore."));
     }
     if headers
-        .get(header::EXPECT)
-        .is_some_and(|it| !it.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+        .get_all(header::EXPECT)
+        .iter()
+        .any(|it| !it.as_bytes().eq_ignore_ascii_case(b"100-continue"))
     {
         return Err(Problem::new(
             Kind::ExpectationFailed,
@@ -131,6 +134,13 @@ mod tests {
         check(with("expect", "100-Continue"), Ok(StatusCode::OK)).await;
         check(with("expect", "the-unexpected"), Err(Kind::ExpectationFailed)).await;
         check(|r| *r.method_mut() = Method::TRACE, Err(Kind::MethodRefused)).await;
+        let odd = Method::from_bytes(b"Trace").unwrap();
+        check(|r| *r.method_mut() = odd, Err(Kind::MethodRefused)).await;
+        let two = |r: &mut Request| {
+            with("expect", "100-continue")(r);
+            with("expect", "more")(r);
+        };
+        check(two, Err(Kind::ExpectationFailed)).await;
         check(|r| *r.body_mut() = bytes::Bytes::from("12345").into(), Err(Kind::TooLarge)).await;
     }
 
