@@ -1,0 +1,16 @@
+//! Whoever means us harm: malformed and ambiguous messages from either side, floods, and clients
+//! that only want to occupy us. Over raw sockets, against the real executable.
+#![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
+
+mod answers;
+mod backend;
+mod case;
+mod fields;
+mod framing;
+mod lines;
+mod paths;
+mod pipelines;
+#[path = "../process_support/mod.rs"]
+mod process_support;
+mod strict;
+mod target;
