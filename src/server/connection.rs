@@ -28,8 +28,26 @@ use crate::{
     problem::{Kind, Problem},
 };
 
-/// Requests that may be under way at once on one HTTP/2 connection.
-const STREAMS: u32 = 256;
+/// What one HTTP/2 connection may cost. All of it is hyper's to enforce; what is beyond ends the
+/// connection with `ENHANCE_YOUR_CALM`.
+mod http2_limits {
+    /// Requests that may be under way at once: fewer than a worker has connections to the API.
+    pub(super) const STREAMS: u32 = 100;
+    /// Streams that the client resets before we have looked at them.
+    pub(super) const RESETS: usize = 20;
+    /// Streams that we have to reset, as the client breaks a rule.
+    pub(super) const ERRORS: usize = 100;
+    /// Of one request's body, what may wait until it is read.
+    pub(super) const STREAM_WINDOW: u32 = 256 * 1024;
+    /// The same of all requests together.
+    pub(super) const CONNECTION_WINDOW: u32 = 1024 * 1024;
+    /// Of one answer, what may wait until the client takes it.
+    pub(super) const SEND_BUFFER: usize = 64 * 1024;
+    /// The largest frame that the client may send; it is RFC 9113's smallest.
+    pub(super) const FRAME: u32 = 16 * 1024;
+    /// What the client may make us keep of header fields it repeats.
+    pub(super) const HEADER_TABLE: u32 = 4096;
+}
 
 /// Serves what comes on `stream` until it ends.
 pub(super) async fn serve(
@@ -58,9 +76,13 @@ pub(super) async fn serve(
         let arrival = Arrival { peer: peer.clone(), refusal };
         let answer = care.gateway.answer(request.into(), arrival);
         async move {
-            answer
-                .await
-                .map(|response| response.map(|body| Sending { body, broken: None, _open: open }))
+            answer.await.map(|response| {
+                let open = open.map(|mut open| {
+                    open.offer(true);
+                    open
+                });
+                response.map(|body| Sending { body, broken: None, open })
+            })
         }
     });
     match protocol {
@@ -87,7 +109,14 @@ pub(super) async fn serve(
             let header_list = u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX);
             let connection = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
-                .max_concurrent_streams(STREAMS)
+                .max_concurrent_streams(http2_limits::STREAMS)
+                .max_pending_accept_reset_streams(http2_limits::RESETS)
+                .max_local_error_reset_streams(http2_limits::ERRORS)
+                .initial_stream_window_size(http2_limits::STREAM_WINDOW)
+                .initial_connection_window_size(http2_limits::CONNECTION_WINDOW)
+                .max_send_buf_size(http2_limits::SEND_BUFFER)
+                .max_frame_size(http2_limits::FRAME)
+                .header_table_size(http2_limits::HEADER_TABLE)
                 .max_header_list_size(header_list)
                 .serve_connection(guard, service);
             let mut connection = pin!(connection);
@@ -158,18 +187,30 @@ fn refused(verdict: Option<Refusal>) -> Problem {
 }
 
 /// An exchange that is under way on a connection, until its answer is sent or given up.
-struct Open(Handle);
+struct Open {
+    handle: Handle,
+    /// Something of the answer is there, and the client has not taken it.
+    offers: bool,
+}
 
 impl Open {
     fn new(handle: &Handle) -> Self {
         handle.opened();
-        Self(handle.clone())
+        Self { handle: handle.clone(), offers: false }
+    }
+
+    fn offer(&mut self, offers: bool) {
+        if self.offers != offers {
+            self.offers = offers;
+            self.handle.offer(offers);
+        }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.closed();
+        self.offer(false);
+        self.handle.closed();
     }
 }
 
@@ -178,7 +219,7 @@ struct Sending {
     body: Body,
     /// Why the body broke off, until hyper is told.
     broken: Option<BoxError>,
-    _open: Option<Open>,
+    open: Option<Open>,
 }
 
 impl http_body::Body for Sending {
@@ -192,7 +233,11 @@ impl http_body::Body for Sending {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Some(open) = &mut self.open {
+            open.offer(frame.is_ready());
+        }
+        match ready!(frame) {
             Some(Err(error)) => {
                 // At an error hyper throws away what it has not written yet, the head included;
                 // while it has to wait, it writes.

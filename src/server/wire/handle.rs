@@ -34,7 +34,7 @@ pub struct Patience {
     /// To complete the head of a request, counted from its first byte; the first request's, from
     /// when the connection was opened. Also to read the answer to a refused request.
     pub header: u32,
-    /// Between requests.
+    /// Between requests, and to take any of an answer.
     pub idle: u32,
 }
 
@@ -43,7 +43,7 @@ pub struct Patience {
 pub enum Overdue {
     /// The head of a request.
     Header,
-    /// The next request.
+    /// The next request, or to take the answers to the present ones.
     Idle,
 }
 
@@ -92,6 +92,8 @@ struct Shared {
     /// Exchanges begun and ended, both counted for ever.
     opened: AtomicU32,
     closed: AtomicU32,
+    /// Exchanges whose answers wait for the client.
+    offered: AtomicU32,
     expired: AtomicBool,
     upgraded: AtomicBool,
     verdict: Mutex<Option<Refusal>>,
@@ -108,6 +110,7 @@ impl Handle {
             since,
             opened: AtomicU32::new(0),
             closed: AtomicU32::new(0),
+            offered: AtomicU32::new(0),
             expired: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
             verdict: Mutex::new(None),
@@ -120,7 +123,8 @@ impl Handle {
         self.0.verdict.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// An exchange has begun. While one is open, the client owes us nothing. To be called once
+    /// An exchange has begun. While one is open, the client owes us nothing but to take what it is
+    /// offered. To be called once
     /// for each request, but not for one that announces a refusal.
     pub fn opened(&self) {
         self.0.opened.fetch_add(1, Relaxed);
@@ -134,6 +138,15 @@ impl Handle {
         self.0.guard.wake();
     }
 
+    /// An exchange has something for the client, or has to wait for more itself.
+    pub fn offer(&self, offers: bool) {
+        if offers {
+            self.0.offered.fetch_add(1, Relaxed);
+        } else {
+            self.0.offered.fetch_sub(1, Relaxed);
+        }
+    }
+
     /// The exchange is answered with 101: whatever follows belongs to another protocol. To be
     /// called before [`Self::closed`].
     pub fn upgraded(&self) {
@@ -143,10 +156,12 @@ impl Handle {
 
     /// What the client has taken too long for, if it has.
     pub fn overdue(&self, now: u32, patience: Patience) -> Option<Overdue> {
-        if self.open_exchanges() > 0 {
+        let takes_nothing = self.is_offered_all();
+        if self.open_exchanges() > 0 && !takes_nothing {
             return None;
         }
         let (kind, limit) = match self.phase() {
+            _ if takes_nothing => (Overdue::Idle, patience.idle),
             Phase::Upgraded => return None,
             Phase::Fresh | Phase::Head | Phase::Closing => (Overdue::Header, patience.header),
             // A body without an exchange is one that nobody wants any more.
@@ -174,6 +189,12 @@ impl Handle {
     pub fn open_exchanges(&self) -> u32 {
         let closed = self.0.closed.load(Relaxed);
         self.0.opened.load(Relaxed).wrapping_sub(closed)
+    }
+
+    /// Whether it is only the client that any exchange waits for.
+    pub(super) fn is_offered_all(&self) -> bool {
+        let open = self.open_exchanges();
+        open > 0 && open == self.0.offered.load(Relaxed)
     }
 
     pub(super) fn enter(&self, phase: Phase) {

@@ -22,14 +22,17 @@ mod tests;
 
 use std::{
     fmt, io, mem,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
 
 use bytes::BytesMut;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::yield_now,
+};
 
 use self::counted::{Counted, with_scratch};
 pub use self::{
@@ -39,6 +42,10 @@ pub use self::{
     refusal::Refusal,
     sniff::{Protocol, Sniffed},
 };
+
+/// How many reads of HTTP/2 may follow one another before others get their turn: frames are small,
+/// and there are thousands in each.
+const READS: u8 = 4;
 
 /// How much is kept of what follows a request for another protocol, until that is decided.
 const KEPT: usize = 16 * 1024;
@@ -59,6 +66,8 @@ pub struct Guard<S> {
     discard: usize,
     /// Our side of the connection is closed.
     finished: bool,
+    /// How many reads of what is not inspected have followed one another.
+    reads: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             handed: 0,
             discard: discard::MAX,
             finished: false,
+            reads: 0,
         }
     }
 
@@ -202,6 +212,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
 
     /// The client has taken too long.
     fn expire(&mut self, cursor: &mut ReadBufCursor<'_>) -> Next {
+        if self.handle.is_offered_all() {
+            return Next::End;
+        }
         if self.handle.open_exchanges() > 0 {
             self.handle.revive();
             return Next::Again;
@@ -251,7 +264,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         if idle && self.handle.is_expired() {
             return Poll::Ready(Ok(()));
         }
-        ready!(Pin::new(&mut self.io).poll_read(cx, cursor))?;
+        if self.reads == READS {
+            self.reads = 0;
+            // Not merely woken: it goes on when the runtime has looked who else has something.
+            return pin!(yield_now()).poll(cx).map(Ok);
+        }
+        let read = Pin::new(&mut self.io).poll_read(cx, cursor);
+        self.reads = if read.is_ready() { self.reads + 1 } else { 0 };
+        ready!(read)?;
         self.handle.touch();
         Poll::Ready(Ok(()))
     }
