@@ -48,6 +48,17 @@ pub(crate) enum What {
     Garbage(String),
 }
 
+impl What {
+    /// For whoever reads that a case has failed.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::Request(message) => format!("{} {}", message.method, message.target),
+            Self::Part(text) => format!("a part: {text:?}"),
+            Self::Garbage(why) => format!("garbage: {why}"),
+        }
+    }
+}
+
 /// How the next request that is not honest is answered.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
@@ -142,6 +153,9 @@ fn take_script(state: &Mutex<State>, message: &Message) -> Option<Script> {
 /// Whether the connection goes on.
 async fn answer(stream: &mut TcpStream, message: &Message, script: Option<Script>) -> bool {
     let Some(script) = script else {
+        if let Some((_, size)) = message.target.split_once("blob=") {
+            return answer_with_blob(stream, size.parse().unwrap_or(0)).await;
+        }
         let echo = message.target.split_once("token=").map_or(&*message.target, |(_, it)| it);
         let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", echo.len());
         if message.method != "HEAD" {
@@ -156,6 +170,19 @@ async fn answer(stream: &mut TcpStream, message: &Message, script: Option<Script
         }
     }
     !script.closes
+}
+
+/// Many bytes, of which few are there at once.
+async fn answer_with_blob(stream: &mut TcpStream, mut size: usize) -> bool {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n");
+    let piece = [b'x'; 16 * 1024];
+    let mut written = stream.write_all(head.as_bytes()).await;
+    while size > 0 && written.is_ok() {
+        let some = size.min(piece.len());
+        written = stream.write_all(&piece[..some]).await;
+        size -= some;
+    }
+    written.is_ok()
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {

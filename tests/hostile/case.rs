@@ -227,7 +227,14 @@ async fn check(target: &Target, case: &Case) -> Result<(), String> {
     target.serves().await?;
     let after = target.backend.take();
     if own.iter().chain(&after).any(|it| matches!(it.what, What::Garbage(_))) {
-        return Err(format!("the API receives {own:?}, {after:?}"));
+        return Err(format!("the API receives {}, {}", shown(&own), shown(&after)));
+    }
+    if let Expected::Forwarded { .. } = case.expected {
+        // The honest request was the next one on the very same connection to the API.
+        let first = own.first().map(|it| it.connection);
+        if own.iter().chain(&after).any(|it| Some(it.connection) != first) {
+            return Err(format!("several connections: {}, {}", shown(&own), shown(&after)));
+        }
     }
     match &after[..] {
         // The honest request, and before it perhaps how a connection ended.
@@ -237,8 +244,13 @@ async fn check(target: &Target, case: &Case) -> Result<(), String> {
         {
             Ok(())
         }
-        other => Err(format!("instead of the honest request the API receives {other:?}")),
+        other => Err(format!("instead of the honest request the API receives {}", shown(other))),
     }
+}
+
+fn shown(received: &[Received]) -> String {
+    let all = received.iter().map(|it| format!("[{}] {}", it.connection, it.what.shown()));
+    all.collect::<Vec<_>>().join(", ")
 }
 
 async fn expect_status(client: &mut Client, statuses: &[u16], to_head: bool) -> Result<(), String> {
@@ -291,30 +303,37 @@ fn expect_received(
     is_expected: impl Fn(&[&Message]) -> bool,
 ) -> Result<Vec<Received>, String> {
     let received = target.backend.take();
-    let requests: Vec<&Message> = received
-        .iter()
-        .filter_map(|it| match &it.what {
-            What::Request(message) if !message.target.contains("token=") => Some(message),
-            _ => None,
-        })
-        .collect();
+    let requests = dishonest(&received);
     if !is_expected(&requests) {
-        return Err(format!("the API receives {received:?}"));
+        return Err(format!("the API receives {}", shown(&received)));
     }
-    for message in requests {
-        if message.target.contains("smuggled") {
-            return Err(format!("smuggled: {message:?}"));
-        }
-        let host = target.backend.address.to_string();
-        let is_ours = message.all("host") == [host.as_str()]
-            && matches!(message.all("authorization")[..], [it] if it.starts_with("Bearer "));
-        let leaks = message.fields.iter().find(|(name, _)| {
-            let hop = ["connection", "te", "upgrade", "expect", "keep-alive", "trailer", "cookie"];
-            hop.contains(&&**name) || name.starts_with("proxy-") || name.starts_with("x-forwarded-")
-        });
-        if !is_ours || leaks.is_some() {
-            return Err(format!("not cleaned: {message:?}"));
-        }
-    }
+    requests.into_iter().try_for_each(|message| is_clean(target, message))?;
     Ok(received)
+}
+
+/// The whole requests that are not honest ones.
+pub(crate) fn dishonest(received: &[Received]) -> Vec<&Message> {
+    let requests = received.iter().filter_map(|it| match &it.what {
+        What::Request(message) if !message.target.contains("token=") => Some(message),
+        _ => None,
+    });
+    requests.collect()
+}
+
+/// Whether it is for the API alone, signed in by us, and has nothing that was not for the API.
+pub(crate) fn is_clean(target: &Target, message: &Message) -> Result<(), String> {
+    if message.target.contains("smuggled") {
+        return Err(format!("smuggled: {message:?}"));
+    }
+    let host = target.backend.address.to_string();
+    let is_ours = message.all("host") == [host.as_str()]
+        && matches!(message.all("authorization")[..], [it] if it.starts_with("Bearer "));
+    let leaks = message.fields.iter().find(|(name, _)| {
+        let hop = ["connection", "te", "upgrade", "expect", "keep-alive", "trailer", "cookie"];
+        hop.contains(&&**name) || name.starts_with("proxy-") || name.starts_with("x-forwarded-")
+    });
+    if !is_ours || leaks.is_some() {
+        return Err(format!("not cleaned: {message:?}"));
+    }
+    Ok(())
 }

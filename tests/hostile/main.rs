@@ -5,8 +5,12 @@
 mod answers;
 mod backend;
 mod case;
+mod dawdlers;
 mod fields;
+mod floods;
+mod frames;
 mod framing;
+mod http2;
 mod lines;
 mod paths;
 mod pipelines;
@@ -14,3 +18,4 @@ mod pipelines;
 mod process_support;
 mod strict;
 mod target;
+mod upstream_http2;

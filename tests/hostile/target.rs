@@ -31,18 +31,34 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// The same, with some other settings.
+    pub(crate) async fn with(more: &[(&str, &str)]) -> Self {
         let backend = Backend::start().await;
         let auth = process_support::emulator(Options { mfa: false, ..Options::default() }).await;
         let api_url = format!("http://{}", backend.address);
-        let settings = [
+        let mut settings = vec![
             ("AMOVE_GATEWAY_SERVER__WORKERS", "1"),
             ("AMOVE_GATEWAY_UPSTREAM__API_URL", &*api_url),
             ("AMOVE_GATEWAY_UPSTREAM__HTTP2", "never"),
             ("AMOVE_GATEWAY_AUDIT__DURABILITY", "batch"),
         ];
+        settings.extend(more);
         let gateway = Gateway::ready(&auth, &settings).await;
         backend.take();
         Self { backend, gateway, tokens: AtomicUsize::new(1), _auth: auth }
+    }
+
+    /// How much memory it occupies, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.gateway.process.pid()))
+                .expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("memory");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
     }
 
     /// An honest request, and what it must be answered with.
@@ -113,6 +129,33 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Reads so much of a body at a time, with a pause before each; how much comes.
+    pub(crate) async fn takes_slowly(
+        &mut self,
+        body: usize,
+        piece: usize,
+        pause: Duration,
+    ) -> usize {
+        let (mut received, mut head) = (0, None);
+        let mut some = vec![0; piece];
+        while received < head.unwrap_or(usize::MAX) {
+            tokio::time::sleep(pause).await;
+            let mut taken = 0;
+            while taken < piece && received < head.unwrap_or(usize::MAX) {
+                let read = timeout(PATIENCE, self.stream.read(&mut some[taken..])).await;
+                let Ok(Ok(read @ 1..)) = read else {
+                    return received.saturating_sub(head.unwrap_or(0).saturating_sub(body));
+                };
+                if head.is_none() {
+                    let end = some.windows(4).position(|it| it == b"\r\n\r\n");
+                    head = end.map(|end| end + 4 + body);
+                }
+                (received, taken) = (received + read, taken + read);
+            }
+        }
+        received - (head.unwrap_or(body) - body)
     }
 
     /// Reads until the gateway ends the connection; whether it does.
