@@ -5,6 +5,7 @@
 mod answers;
 mod backend;
 mod case;
+mod crowds;
 mod dawdlers;
 mod fields;
 mod floods;
