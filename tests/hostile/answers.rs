@@ -21,8 +21,8 @@ enum Seen {
     Broken,
     /// This body, with 200.
     Whole(&'static str),
-    /// This status.
-    Status(u16),
+    /// One of these statuses.
+    Status(&'static [u16]),
 }
 
 async fn check_all(cases: Vec<(String, Script, Seen)>) {
@@ -34,7 +34,7 @@ async fn check_all(cases: Vec<(String, Script, Seen)>) {
             unsafe_ones.push(format!("{shown:?}: {what}"));
         }
     }
-    println!("{} answers, {} unsafe", cases.len(), unsafe_ones.len());
+    eprintln!("{} answers, {} unsafe", cases.len(), unsafe_ones.len());
     assert!(unsafe_ones.is_empty(), "{}:\n{}", unsafe_ones.len(), unsafe_ones.join("\n"));
 }
 
@@ -60,7 +60,7 @@ async fn check(target: &Target, script: &Script, seen: Seen) -> Result<(), Strin
         }
         (Seen::Broken, None) => true,
         (Seen::Whole(body), Some(reply)) => reply.status == 200 && reply.body == body.as_bytes(),
-        (Seen::Status(status), Some(reply)) => reply.status == status,
+        (Seen::Status(statuses), Some(reply)) => statuses.contains(&reply.status),
         _ => false,
     };
     if !as_expected {
@@ -274,12 +274,11 @@ async fn more_than_one_answer() {
             ));
         }
     }
-    for answer in [
-        "HTTP/1.1 204 No Content\r\n\r\n",
-        "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
-        "HTTP/1.1 204 No Content\r\nContent-Length: 6\r\n\r\n",
+    for (answer, status) in [
+        ("HTTP/1.1 204 No Content\r\n\r\n", &[204]),
+        ("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", &[304]),
+        ("HTTP/1.1 204 No Content\r\nContent-Length: 6\r\n\r\n", &[204]),
     ] {
-        let status = answer[9..12].parse().expect("a status");
         cases.push((answer.into(), open(answer), Seen::Status(status)));
         for extra in ["poison", POISON] {
             let bytes = format!("{answer}{extra}");
@@ -309,10 +308,15 @@ async fn answers_that_come_before_their_request_is_complete() {
     };
     let refusal = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 5\r\n\r\nhello";
     let cases = vec![
-        ("413".into(), early(refusal, false), Seen::Status(413)),
-        ("413, and the end".into(), early(refusal, true), Seen::Status(413)),
+        ("413".into(), early(refusal, false), Seen::Status(&[413])),
+        // Whoever closes with something unread resets the connection, which may overtake the answer.
+        ("413, and the end".into(), early(refusal, true), Seen::Status(&[413, 502])),
         ("200".into(), early(&ok("Content-Length: 5\r\n\r\nhello"), false), Seen::Whole("hello")),
-        ("413 and poison".into(), early(&format!("{refusal}{POISON}"), false), Seen::Status(413)),
+        (
+            "413 and poison".into(),
+            early(&format!("{refusal}{POISON}"), false),
+            Seen::Status(&[413]),
+        ),
         ("garbage".into(), early("\0\0\0\0", false), Seen::BadGateway),
         ("101".into(), early("HTTP/1.1 101 Switching Protocols\r\n\r\n", false), Seen::BadGateway),
     ];

@@ -167,7 +167,7 @@ pub(crate) async fn check_all(cases: Vec<Case>) {
             unsafe_ones.push(format!("{}: {what}\n    {shown:?}", way.name));
         }
     }
-    println!("{} cases in {runs} ways, {} unsafe", cases.len(), unsafe_ones.len());
+    eprintln!("{} cases in {runs} ways, {} unsafe", cases.len(), unsafe_ones.len());
     assert!(unsafe_ones.is_empty(), "{} of {runs}:\n{}", unsafe_ones.len(), unsafe_ones.join("\n"));
 }
 

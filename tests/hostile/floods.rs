@@ -73,7 +73,9 @@ async fn flood(
     };
     let (ended, (worst, peak)) = tokio::join!(attack, honest);
     let grown = peak.saturating_sub(before);
-    println!("{} KiB more, an honest caller waits {worst:?}, {ended:?}", grown / 1024);
+    let stopped = ended.iter().filter(|it| it.stopped).count();
+    let kib = grown / 1024;
+    eprintln!("{kib} KiB more, an honest caller waits {worst:?}, {stopped} stopped, {ended:?}");
     assert!(grown < GROWTH, "{} KiB", grown / 1024);
     assert!(worst < WAIT, "{worst:?}");
     ended
@@ -203,7 +205,7 @@ async fn frames_that_want_an_answer_or_none() {
         ("RST_STREAM of nothing", vec![], frame(RST_STREAM, 0, 1, &[0; 4])),
     ] {
         for reads in [true, false] {
-            print!("{name}, answers read: {reads}: ");
+            eprint!("{name}, answers read: {reads}: ");
             flood(&target, 1, &first, reads, repeated(&piece.repeat(200), 500)).await;
         }
     }
@@ -276,6 +278,6 @@ async fn large_answers_for_which_there_is_no_window() {
         sleep(Duration::from_millis(10)).await;
     }
     let grown = peak.saturating_sub(before);
-    println!("{} KiB for 2 hoarders of large answers", grown / 1024);
+    eprintln!("{} KiB for 2 hoarders of large answers", grown / 1024);
     assert!(grown < GROWTH, "{} KiB", grown / 1024);
 }

@@ -245,7 +245,7 @@ async fn requests_that_are_others_in_http1() {
             unsafe_ones.push(format!("{}: {what}", case.name));
         }
     }
-    println!("{} requests of HTTP/2, {} unsafe", cases.len(), unsafe_ones.len());
+    eprintln!("{} requests of HTTP/2, {} unsafe", cases.len(), unsafe_ones.len());
     assert!(unsafe_ones.is_empty(), "{}:\n{}", unsafe_ones.len(), unsafe_ones.join("\n"));
 }
 

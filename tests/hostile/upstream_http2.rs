@@ -163,7 +163,7 @@ async fn whatever_it_does_the_next_request_goes_elsewhere() {
 
         assert_eq!(honest.body(), "honest", "{name}: {honest:?}");
         let grown = memory(&gateway).saturating_sub(before);
-        println!("{name}: {grown} KiB");
+        eprintln!("{name}: {grown} KiB");
         assert!(grown < 32 * 1024, "{name}: {grown} KiB");
     }
 }
@@ -195,7 +195,7 @@ async fn a_flood_ahead_of_an_answer_costs_time_and_no_memory() {
         let second = get(gateway.address, PATH).await;
 
         let grown = memory(&gateway).saturating_sub(before);
-        println!("{name}: {grown} KiB, {} and {}", first.status(), second.status());
+        eprintln!("{name}: {grown} KiB, {} and {}", first.status(), second.status());
         assert_eq!(second.body(), "honest", "{name}: {second:?}");
         assert!(grown < 32 * 1024, "{name}: {grown} KiB");
         assert!(name == "RST_STREAM" || first.status() == 200, "{name}: {first:?}");
