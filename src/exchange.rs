@@ -43,6 +43,7 @@ pub struct Exchange {
     pub method: Method,
     /// Where the request came from.
     pub peer: Peer,
+    origin: Arc<str>,
     refusal: Mutex<Option<Problem>>,
     started: Instant,
     caller: OnceLock<Arc<Caller>>,
@@ -73,6 +74,8 @@ pub struct Exchange {
 pub struct Arrival {
     /// Where it came from.
     pub peer: Peer,
+    /// The same, as it is written down: once for all requests of a connection.
+    pub origin: Arc<str>,
     /// Why it must not pass, where its bytes on the wire were refused already.
     pub refusal: Option<Problem>,
 }
@@ -124,6 +127,7 @@ impl Exchange {
             record_id,
             method: method.clone(),
             peer: arrival.peer,
+            origin: arrival.origin,
             refusal: Mutex::new(arrival.refusal),
             started: Instant::now(),
             caller: OnceLock::new(),
@@ -346,7 +350,6 @@ impl Exchange {
         let microseconds = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let caller = self.caller.get();
         let method = self.method.as_str();
-        let peer = self.peer.to_string();
         write(&Record {
             phase,
             id: self.record_id,
@@ -370,7 +373,7 @@ impl Exchange {
             replay: self.replay.get().copied(),
             rule: self.rule.get().map(|rule| &**rule),
             legacy: destination.is_some_and(|destination| destination.legacy),
-            peer: &peer,
+            peer: &self.origin,
             trace_id: self.trace.as_ref().and_then(|it| it.to_str().ok()?.get(3..35)),
             lost: 0,
         })

@@ -34,7 +34,7 @@
 //!
 //! | floor | modules | |
 //! |---|---|---|
-//! | ground | [`amove`] [`clock`] [`config`] [`message`], then [`mod@redis`] [`telemetry`] [`upstream`] | know nothing of what is above |
+//! | ground | [`amove`] [`clock`] [`config`] [`gather`] [`message`], then [`mod@redis`] [`telemetry`] [`upstream`] | know nothing of what is above |
 //! | domains | [`audit`] [`caller`] [`limit`] [`pause`] [`policy`] [`session`] | decide; know neither layers nor problems |
 //! | way | [`problem`] [`exchange`] [`middleware`] [`stack`] | translate decisions into HTTP |
 //! | edges | [`server`] [`admin`] | callers come in here, operators there |
@@ -94,6 +94,7 @@ pub mod clock;
 pub mod config;
 pub mod emulator;
 pub mod exchange;
+pub mod gather;
 pub mod limit;
 pub mod message;
 pub mod middleware;

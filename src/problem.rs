@@ -378,7 +378,7 @@ mod tests {
             response.headers()["proxy-status"],
             "amove-gateway; error=destination_unavailable"
         );
-        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body = response.into_inner().into_body().collect().await.unwrap().to_bytes();
         assert_eq!(
             body,
             r#"{"type":"urn:amove-gateway:problem:upstream-unreachable","title":"Amove unreachable","status":502,"detail":"Amove cannot be reached.","request_id":"id-1"}"#

@@ -75,7 +75,7 @@ pub async fn serve(
             ))
             .service(service_fn(move |request| {
                 let desk = Arc::clone(&desk);
-                async move { Ok::<_, Infallible>(desk.answer(request).await) }
+                async move { Ok::<_, Infallible>(desk.answer(request).await.into_inner()) }
             }));
         connections.spawn(async move {
             let _permit = permit;

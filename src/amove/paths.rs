@@ -181,11 +181,12 @@ fn cut_trailing_slash(path: Cow<'_, str>) -> Cow<'_, str> {
 }
 
 fn fold(path: Cow<'_, str>) -> Cow<'_, str> {
-    if path.chars().any(|letter| letter.to_lowercase().ne([letter])) {
-        Cow::Owned(path.to_lowercase())
-    } else {
-        path
-    }
+    // Only letters outside ASCII need the tables of Unicode.
+    let changes = |letter: char| match letter.is_ascii() {
+        true => letter.is_ascii_uppercase(),
+        false => letter.to_lowercase().ne([letter]),
+    };
+    if path.chars().any(changes) { Cow::Owned(path.to_lowercase()) } else { path }
 }
 
 fn check_segments(path: &str) -> Result<(), Ambiguity> {

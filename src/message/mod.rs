@@ -63,8 +63,49 @@ impl DerefMut for Request {
     }
 }
 
-/// A response on its way to the caller.
-pub type Response = http::Response<Body>;
+/// A response on its way to the caller. Boxed, as a request is.
+#[derive(Debug)]
+pub struct Response(Box<http::Response<Body>>);
+
+impl Response {
+    /// A response with status 200 and this body.
+    pub fn new(body: Body) -> Self {
+        Self(Box::new(http::Response::new(body)))
+    }
+
+    /// The response itself.
+    pub fn into_inner(self) -> http::Response<Body> {
+        *self.0
+    }
+
+    /// The same response with another body.
+    #[must_use]
+    pub fn map_body(mut self, change: impl FnOnce(Body) -> Body) -> Self {
+        let body = std::mem::take(self.body_mut());
+        *self.body_mut() = change(body);
+        self
+    }
+}
+
+impl From<http::Response<Body>> for Response {
+    fn from(response: http::Response<Body>) -> Self {
+        Self(Box::new(response))
+    }
+}
+
+impl Deref for Response {
+    type Target = http::Response<Body>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Response {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
 
 /// Any error, where only its text and its causes matter.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -79,7 +120,7 @@ pub struct Body {
     /// Says in our words what broke the body off.
     explain: Option<fn(BoxError) -> BoxError>,
     /// The end of the body, which waits until its watcher is ready for it.
-    closing: Option<Closing>,
+    closing: Option<Box<Closing>>,
 }
 
 /// The last frame, if there is one, and what has to happen before it may go.
@@ -107,11 +148,20 @@ enum Source {
 
 /// What moves a body forward: the connection it arrives on, polled by whoever reads the body.
 pub trait Drive: Send {
-    /// Lets the connection work. `Ready` means that it has ended.
-    fn poll_drive(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
+    /// Lets the connection work, and takes what it has brought.
+    fn poll_body(self: Pin<&mut Self>, body: &mut Incoming, cx: &mut Context<'_>) -> Driven;
 
     /// The body has been read to its end: the connection is free for another exchange.
     fn release(self: Pin<Box<Self>>);
+}
+
+/// What came of driving a connection.
+#[derive(Debug)]
+pub struct Driven {
+    /// The body's next frame.
+    pub frame: Poll<Option<Result<Frame<Bytes>, hyper::Error>>>,
+    /// The connection has ended.
+    pub ended: bool,
 }
 
 /// Who wants to know how much of a body has passed, and whether it was all.
@@ -308,16 +358,14 @@ impl Source {
                 Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?)))
             }
             Self::Driven(incoming, driver) => {
-                // First the connection, then what it has brought: one task does both.
-                let ended = driver.as_mut().poll_drive(cx);
-                let frame = Pin::new(&mut *incoming).poll_frame(cx);
-                if frame.is_pending() && ended.is_ready() {
+                let Driven { frame, ended } = driver.as_mut().poll_body(incoming, cx);
+                if frame.is_pending() && ended {
                     return Poll::Ready(Some(Err("the connection ended within the body".into())));
                 }
                 let frame = ready!(frame);
                 let finished = frame.is_none() || incoming.is_end_stream();
                 if finished
-                    && ended.is_pending()
+                    && !ended
                     && let Self::Driven(_, driver) = std::mem::take(self)
                 {
                     driver.release();
@@ -402,7 +450,7 @@ impl Body {
         let close = self.watch.take().and_then(|(watch, direction)| watch.close(direction));
         match close {
             Some(ready) => {
-                self.closing = Some(Closing { frame, ready });
+                self.closing = Some(Box::new(Closing { frame, ready }));
                 None
             }
             None => frame,

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::{Answer, Next, receive::VIA, sanitise::sanitise_answer};
 use crate::{
-    clock::Clock,
+    clock::{Clock, deadlines::Deadlines},
     config,
     exchange::{Exchange, REQUEST_ID},
     message::{BoxError, Malformed, Request, TooLarge},
@@ -26,13 +26,15 @@ use crate::{
 pub struct Forward {
     upstream: Upstream,
     response_timeout: Duration,
+    deadlines: Deadlines,
     clock: Clock,
 }
 
 impl Forward {
     /// Sends over `upstream`, and waits as long as `config` says.
     pub fn new(upstream: Upstream, config: &config::Upstream, clock: &Clock) -> Self {
-        Self { upstream, response_timeout: config.response_timeout, clock: clock.clone() }
+        let (response_timeout, deadlines) = (config.response_timeout, Deadlines::default());
+        Self { upstream, response_timeout, deadlines, clock: clock.clone() }
     }
 
     /// Waits for a response as long as the request still makes progress, and then once more.
@@ -41,7 +43,8 @@ impl Forward {
         let mut sending = pin!(self.upstream.send(host, request));
         let mut sent = exchange.bytes_in();
         loop {
-            if let Ok(response) = timeout(self.response_timeout, sending.as_mut()).await {
+            let sending = self.deadlines.within(self.response_timeout, sending.as_mut());
+            if let Ok(response) = sending.await {
                 return Ok(response?);
             }
             let progress = exchange.bytes_in();
@@ -60,7 +63,7 @@ impl Next for Forward {
 
         let answer = self.send(exchange, request).await;
 
-        let status = answer.as_ref().ok().map(http::Response::status);
+        let status = answer.as_ref().ok().map(|response| response.status());
         exchange.attempted(status, started.elapsed());
         let mut response = answer?;
         if let Some(wish) = Wish::of(response.status(), response.headers(), &self.clock) {

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 
+use self::Part::{Number, Text};
 use super::{Answer, Middleware, Next};
 use crate::{
     config::{self, RateLimitHeaders},
@@ -97,23 +98,65 @@ fn fields(
 ) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
     let Standing { scope, burst, window, remaining, next } = *standing;
     let (name, window, next) = (scope.name(), seconds(window), seconds(next));
-    let named = |name, value: String| {
-        HeaderValue::try_from(value).ok().map(|value| (HeaderName::from_static(name), value))
-    };
+    let (burst, remaining) = (u64::from(burst), u64::from(remaining));
+    let mut bytes = Vec::with_capacity(48);
+    let mut named =
+        |name, parts: &[Part<'_>]| Some((HeaderName::from_static(name), value(parts, &mut bytes)?));
     let fields = match style {
         RateLimitHeaders::Ietf => [
-            named("ratelimit-policy", format!("\"{name}\";q={burst};w={window}")),
-            named("ratelimit", format!("\"{name}\";r={remaining};t={next}")),
+            named(
+                "ratelimit-policy",
+                &[
+                    Text("\""),
+                    Text(name),
+                    Text("\";q="),
+                    Number(burst),
+                    Text(";w="),
+                    Number(window),
+                ],
+            ),
+            named(
+                "ratelimit",
+                &[
+                    Text("\""),
+                    Text(name),
+                    Text("\";r="),
+                    Number(remaining),
+                    Text(";t="),
+                    Number(next),
+                ],
+            ),
             None,
         ],
         RateLimitHeaders::Legacy => [
-            named("x-ratelimit-limit", burst.to_string()),
-            named("x-ratelimit-remaining", remaining.to_string()),
-            named("x-ratelimit-reset", next.to_string()),
+            named("x-ratelimit-limit", &[Number(burst)]),
+            named("x-ratelimit-remaining", &[Number(remaining)]),
+            named("x-ratelimit-reset", &[Number(next)]),
         ],
         RateLimitHeaders::Off => [None, None, None],
     };
     fields.into_iter().flatten()
+}
+
+/// A part of a field's value.
+enum Part<'a> {
+    Text(&'a str),
+    Number(u64),
+}
+
+/// The parts as one value, put together in `bytes`. Every granted answer has two of them, so nothing
+/// is formatted at length.
+fn value(parts: &[Part<'_>], bytes: &mut Vec<u8>) -> Option<HeaderValue> {
+    bytes.clear();
+    for part in parts {
+        match part {
+            Text(text) => bytes.extend_from_slice(text.as_bytes()),
+            Number(number) => {
+                bytes.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes());
+            }
+        }
+    }
+    HeaderValue::from_bytes(bytes).ok()
 }
 
 /// Whole seconds, rounded up, so that nobody comes back too early.

@@ -9,7 +9,7 @@ use crate::{
     amove::codes::{self, AppError},
     config::{self, ErrorMode},
     exchange::Exchange,
-    message::{Held, Request, Response},
+    message::{Held, Request},
     problem::{Kind, Problem},
 };
 
@@ -64,7 +64,7 @@ impl Middleware for Normalise {
     ) -> Answer {
         let response = next.run(exchange, request).await?;
         if response.status().as_u16() == APPLICATION_ERROR {
-            let (parts, body) = response.into_parts();
+            let (parts, body) = response.into_inner().into_parts();
             let held = body.hold(ERROR_BODY).await.map_err(|error| {
                 failure(StatusCode::BAD_GATEWAY, received(APPLICATION_ERROR)).caused_by(error)
             })?;
@@ -76,7 +76,7 @@ impl Middleware for Normalise {
             exchange.reported(&error.code);
             return match self.mode {
                 ErrorMode::Problem => Err(self.problem(error, &parts.headers)),
-                ErrorMode::Passthrough => Ok(Response::from_parts(parts, body)),
+                ErrorMode::Passthrough => Ok(http::Response::from_parts(parts, body).into()),
             };
         }
         if self.mode == ErrorMode::Problem && response.status().is_server_error() {
@@ -131,7 +131,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        message::Body,
+        message::{Body, Response},
         middleware::testing::{answering, exchange, request},
     };
 
@@ -168,7 +168,7 @@ mod tests {
         let response = problem.into_response(&HeaderValue::from_static("id"));
         assert_eq!(response.headers()["error-code"], "NOT_FOUND");
         assert_eq!(response.headers()["proxy-status"], "amove-gateway; received-status=499");
-        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body = response.into_inner().into_body().collect().await.unwrap().to_bytes();
         let body: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(body["code"], "NOT_FOUND");
         assert_eq!(body["messages"][0], "No sync with this id.");
@@ -191,7 +191,10 @@ mod tests {
 
         let response = answer.unwrap();
         assert_eq!(response.status().as_u16(), 499);
-        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), NOT_FOUND);
+        assert_eq!(
+            response.into_inner().into_body().collect().await.unwrap().to_bytes(),
+            NOT_FOUND
+        );
         assert_eq!(exchange.attempts().code.as_deref(), Some("NOT_FOUND"));
     }
 

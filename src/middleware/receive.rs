@@ -62,16 +62,18 @@ impl<N: Next> Receive<N> {
 
 /// Sees to it that the caller has no whole answer before the record is written. What is there as a
 /// whole waits for it here, and can still become a problem; what is still coming waits at its end.
-async fn written_down(exchange: &Arc<Exchange>, response: Response) -> Response {
-    let (head, body) = response.into_parts();
-    let response = if exchange.has_answered() {
-        Response::from_parts(head, body)
-    } else {
-        match peek(body).await {
-            Peeked::Unfinished(body) => return Response::from_parts(head, body),
-            Peeked::Whole(bytes) => Response::from_parts(head, bytes.into()),
+async fn written_down(exchange: &Arc<Exchange>, mut response: Response) -> Response {
+    if !exchange.has_answered() {
+        let peeked = peek(std::mem::take(response.body_mut())).await;
+        let is_whole = matches!(peeked, Peeked::Whole(_));
+        *response.body_mut() = match peeked {
+            Peeked::Unfinished(body) => body,
+            Peeked::Whole(bytes) => bytes.into(),
+        };
+        if !is_whole {
+            return response;
         }
-    };
+    }
     match exchange.settle().await {
         Ok(()) => response,
         Err(_) => finish(exchange, Err(audit_unavailable())),
@@ -109,7 +111,7 @@ fn finish(exchange: &Arc<Exchange>, answer: Answer) -> Response {
         exchange.answer_is_complete();
     }
     let watch = Arc::clone(exchange);
-    response.map(|body| body.watched(watch, Direction::Response))
+    response.map_body(|body| body.watched(watch, Direction::Response))
 }
 
 /// Who we are, to those who come later on the way (RFC 9110 section 7.6.3).

@@ -44,7 +44,11 @@ fn remove_named_by_connection(headers: &mut HeaderMap) {
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .map(<[u8]>::trim_ascii)
+        // The usual options are no fields, or fields that go anyway.
+        .filter(|name| !name.eq_ignore_ascii_case(b"keep-alive"))
+        .filter(|name| !name.eq_ignore_ascii_case(b"close"))
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect();
     for name in named {
         headers.remove(name);

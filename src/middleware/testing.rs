@@ -50,7 +50,7 @@ pub(super) fn request_for(method: Method, path: &str) -> Request {
 
 /// An exchange of which nothing is known yet.
 pub(super) fn exchange() -> Arc<Exchange> {
-    let arrival = Arrival { peer: Peer::Unix { uid: None }, refusal: None };
+    let arrival = Arrival { peer: Peer::Unix { uid: None }, origin: "unix".into(), refusal: None };
     Exchange::open(&Method::GET, &HeaderMap::new(), arrival)
 }
 

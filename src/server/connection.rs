@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
 };
 
@@ -67,13 +67,14 @@ pub(super) async fn serve(
             sniffing.await?
         }
     };
+    let origin: Arc<str> = peer.to_string().into();
     let service = service_fn(|request: http::Request<Incoming>| {
         let is_refused = request.method() == REFUSED;
         let refusal = is_refused.then(|| refused(watched.handle.take_verdict()));
         // What was refused is no exchange to the guard: it is how a connection ends.
         let open = (!is_refused).then(|| Open::new(&watched.handle));
         let request = request.map(|body| Body::from(body).explained(explain));
-        let arrival = Arrival { peer: peer.clone(), refusal };
+        let arrival = Arrival { peer: peer.clone(), origin: Arc::clone(&origin), refusal };
         let answer = care.gateway.answer(request.into(), arrival);
         async move {
             answer.await.map(|response| {
@@ -81,7 +82,7 @@ pub(super) async fn serve(
                     open.offer(true);
                     open
                 });
-                response.map(|body| Sending { body, broken: None, open })
+                response.into_inner().map(|body| Sending { body, broken: None, open })
             })
         }
     });

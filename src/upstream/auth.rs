@@ -284,7 +284,7 @@ async fn read(
     call: &'static str,
     response: Response,
 ) -> Result<(StatusCode, HeaderMap, Bytes), Error> {
-    let (head, body) = response.into_parts();
+    let (head, body) = response.into_inner().into_parts();
     match body.hold(ANSWER_LIMIT).await {
         Ok(Held::Whole(body, _)) => Ok((head.status, head.headers, body)),
         Ok(Held::TooLong(_)) => Err(unreadable(call, "it is longer than 64 KiB")),

@@ -4,7 +4,7 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     sync::Weak,
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
 };
 
 use http_body::Body as _;
@@ -15,8 +15,11 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
-use super::{Error, pool::Pool, tls::Stream};
-use crate::message::{Body, Drive, Request, Response};
+use super::{Error, pool::Pool, quiet::Quiet, tls::Stream};
+use crate::{
+    gather::Gathered,
+    message::{Body, Drive, Driven, Request, Response},
+};
 
 /// What an attempt on one connection ended with, if not with a response.
 pub(super) enum Failed {
@@ -44,7 +47,9 @@ impl From<hyper::Error> for Error {
 /// A connection that speaks HTTP/1.1: one exchange at a time.
 pub(super) struct Connection {
     sender: http1::SendRequest<Body>,
-    driver: http1::Connection<TokioIo<Stream>, Body>,
+    driver: http1::Connection<TokioIo<Gathered<Stream>>, Body>,
+    /// Who is woken by any of this.
+    quiet: Quiet,
     /// Whether the present request has a body, which may still be on its way when it is answered.
     sends_body: bool,
     /// When it was last put aside.
@@ -56,14 +61,16 @@ pub(super) struct Connection {
 impl Connection {
     /// Begins to speak HTTP/1.1 on `stream`.
     pub(super) async fn begin(stream: Stream) -> Result<Box<Self>, hyper::Error> {
-        let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
-        let idle_since = Instant::now();
-        Ok(Box::new(Self { sender, driver, sends_body: false, idle_since, lease: None }))
+        let (sender, driver) =
+            http1::Builder::new().handshake(TokioIo::new(Gathered(stream))).await?;
+        let (quiet, idle_since) = (Quiet::new(), Instant::now());
+        Ok(Box::new(Self { sender, driver, quiet, sends_body: false, idle_since, lease: None }))
     }
 
     /// Whether it can take a request: notices that the API has closed it meanwhile.
     pub(super) fn is_alive(&mut self, cx: &mut Context<'_>) -> bool {
-        self.poll(cx).is_pending() && self.sender.is_ready()
+        let Self { driver, quiet, .. } = self;
+        quiet.poll(cx, |cx| Pin::new(&mut *driver).poll(cx)).is_pending() && self.sender.is_ready()
     }
 
     /// Sends `request` and waits for the response's head.
@@ -72,11 +79,14 @@ impl Connection {
         request: Request,
     ) -> Result<(http::Response<Incoming>, Box<Self>), Failed> {
         self.sends_body = !request.body().is_end_stream();
-        let mut response = pin!(self.sender.try_send_request(request.into_inner()));
+        let Self { sender, driver, quiet, .. } = &mut *self;
+        let mut response = pin!(quiet.hush(|| sender.try_send_request(request.into_inner())));
         let received = poll_fn(|cx| {
-            // Where the connection ends, the response tells why.
-            let _ = Pin::new(&mut self.driver).poll(cx);
-            response.as_mut().poll(cx)
+            quiet.poll(cx, |cx| {
+                // Where the connection ends, the response tells why.
+                let _ = Pin::new(&mut *driver).poll(cx);
+                response.as_mut().poll(cx)
+            })
         })
         .await?;
         Ok((received, self))
@@ -93,19 +103,22 @@ impl Connection {
         if response.body().is_end_stream() {
             // Nobody reads a body that is empty, so nobody would notice its end.
             Box::into_pin(self).release();
-            return response.map(|_| Body::empty());
+            return response.map(|_| Body::empty()).into();
         }
-        response.map(|body| Body::driven(body, Box::into_pin(self)))
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.driver).poll(cx).map(drop)
+        response.map(|body| Body::driven(body, Box::into_pin(self))).into()
     }
 }
 
 impl Drive for Connection {
-    fn poll_drive(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll(cx)
+    fn poll_body(mut self: Pin<&mut Self>, body: &mut Incoming, cx: &mut Context<'_>) -> Driven {
+        let Self { driver, quiet, .. } = &mut *self;
+        let mut ended = false;
+        let frame = quiet.poll(cx, |cx| {
+            // First the connection, then what it has brought.
+            ended = Pin::new(&mut *driver).poll(cx).is_ready();
+            Pin::new(&mut *body).poll_frame(cx)
+        });
+        Driven { frame, ended }
     }
 
     fn release(self: Pin<Box<Self>>) {
@@ -128,8 +141,8 @@ pub(super) struct Multiplexed {
 }
 
 impl Drive for Multiplexed {
-    fn poll_drive(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Pending
+    fn poll_body(self: Pin<&mut Self>, body: &mut Incoming, cx: &mut Context<'_>) -> Driven {
+        Driven { frame: Pin::new(body).poll_frame(cx), ended: false }
     }
 
     fn release(self: Pin<Box<Self>>) {}

@@ -13,6 +13,7 @@ use crate::{
 pub mod auth;
 mod connection;
 mod pool;
+mod quiet;
 mod tls;
 pub mod trust;
 pub mod userinfo;

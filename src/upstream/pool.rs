@@ -137,7 +137,7 @@ impl Pool {
                     match sender.try_send_request(request.into_inner()).await {
                         Ok(response) => {
                             let lease = Box::pin(Multiplexed { _permit: permit });
-                            return Ok(response.map(|body| Body::driven(body, lease)));
+                            return Ok(response.map(|body| Body::driven(body, lease)).into());
                         }
                         Err(error) => error.into(),
                     }
@@ -154,11 +154,12 @@ impl Pool {
 
     /// Keeps `connection` for another exchange.
     pub(super) fn put_aside(&self, mut connection: Box<Connection>) {
-        connection.idle_since = Instant::now();
+        let now = Instant::now();
+        connection.idle_since = now;
         let mut idle = lock(&self.idle);
         // The oldest lie at the bottom; at most two a call, so that nobody pays for many.
         for _ in 0..2 {
-            if idle.first().is_some_and(|oldest| oldest.idle_since.elapsed() > KEEP) {
+            if idle.first().is_some_and(|oldest| now.duration_since(oldest.idle_since) > KEEP) {
                 idle.remove(0);
             }
         }

@@ -44,7 +44,7 @@ pub async fn userinfo(upstream: &Upstream, bearer: &HeaderValue) -> Result<UserI
     *request.uri_mut() = Uri::from_static(USERINFO);
     request.headers_mut().insert(header::AUTHORIZATION, bearer.clone());
     let response = upstream.send(Host::Api, request).await.map_err(Error::Unreachable)?;
-    let (parts, body) = response.into_parts();
+    let (parts, body) = response.into_inner().into_parts();
     if parts.status != StatusCode::OK {
         return Err(Error::Answered(parts.status));
     }

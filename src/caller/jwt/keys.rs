@@ -104,7 +104,7 @@ async fn fetch(upstream: &Upstream, path: &Uri) -> Result<bytes::Bytes, Error> {
         .insert(header::ACCEPT, http::HeaderValue::from_static("application/json"));
     let response = upstream.send(Host::Api, request).await;
     let response = response.map_err(|error| Error::Unreachable(error.to_string()))?;
-    let (parts, body) = response.into_parts();
+    let (parts, body) = response.into_inner().into_parts();
     if parts.status != StatusCode::OK {
         return Err(Error::Answered(parts.status));
     }

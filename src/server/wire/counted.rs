@@ -9,6 +9,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::gather;
+
 const SCRATCH: usize = 16 * 1024;
 
 thread_local! {
@@ -100,6 +102,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        gather::poll_write(Pin::new(&mut self.stream), cx, slices)
     }
 }

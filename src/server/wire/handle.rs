@@ -3,7 +3,10 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU8, AtomicU32,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     task::Waker,
 };
@@ -98,6 +101,9 @@ struct Shared {
     upgraded: AtomicBool,
     verdict: Mutex<Option<Refusal>>,
     guard: AtomicWaker,
+    /// The guard waits for the end of an exchange. Otherwise that is no news to it, and would only
+    /// have the connection polled once more for each request.
+    awaited: AtomicBool,
 }
 
 impl Handle {
@@ -115,6 +121,7 @@ impl Handle {
             upgraded: AtomicBool::new(false),
             verdict: Mutex::new(None),
             guard: AtomicWaker::new(),
+            awaited: AtomicBool::new(false),
         }))
     }
 
@@ -134,8 +141,10 @@ impl Handle {
     /// [`Self::opened`]: after a request for another protocol, the guard waits for it.
     pub fn closed(&self) {
         self.0.since.store(self.0.ticks.now(), Relaxed);
-        self.0.closed.fetch_add(1, Relaxed);
-        self.0.guard.wake();
+        self.0.closed.fetch_add(1, SeqCst);
+        if self.0.awaited.swap(false, SeqCst) {
+            self.0.guard.wake();
+        }
     }
 
     /// An exchange has something for the client, or has to wait for more itself.
@@ -217,9 +226,11 @@ impl Handle {
         self.enter(Phase::Closing);
     }
 
-    /// How many exchanges have ended.
-    pub(super) fn ended(&self) -> u32 {
-        self.0.closed.load(Relaxed)
+    /// How many exchanges have ended. The guard is woken when the next one does.
+    pub(super) fn await_end(&self) -> u32 {
+        // First the ear, then the look: an end in between is not missed.
+        self.0.awaited.store(true, SeqCst);
+        self.0.closed.load(SeqCst)
     }
 
     /// Whether the connection was told to end, see [`Self::expire`].

@@ -235,7 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             self.handle.enter(Phase::Upgraded);
             return Poll::Ready(Ok(Next::Again));
         }
-        if self.handle.ended() == self.handed {
+        if self.handle.await_end() == self.handed {
             self.mode = Mode::Resume;
             return Poll::Ready(Ok(Next::Again));
         }

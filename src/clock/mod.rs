@@ -1,5 +1,7 @@
 //! What time it is: asked of a value that is passed in, so that a test can turn it.
 
+pub mod deadlines;
+
 use jiff::Timestamp;
 use tokio::time::Instant;
 
