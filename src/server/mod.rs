@@ -18,7 +18,10 @@ use crate::{
 };
 
 mod connection;
+mod http1;
+mod http2;
 mod listener;
+mod sending;
 mod tls;
 pub mod wire;
 mod worker;

@@ -14,9 +14,17 @@ use crate::{
     target::{Client, Target},
 };
 
-/// How much memory a connection that does nothing may cost in the gateway, in bytes. Two buffers of
-/// hyper, 8 KiB each of which a part is ever touched, are most of it.
-const IDLE: u64 = 18 * 1024;
+/// How much memory a connection that does nothing may cost in the gateway, in bytes.
+const IDLE: u64 = 8 * 1024;
+
+/// How many come at once; what one wave gives back when it rests, the next one uses.
+const WAVE: usize = 100;
+
+/// After what time a connection has given back what it needs only for a request.
+const RESTS: Duration = Duration::from_millis(900);
+
+/// After what time its bytes have come.
+const ARRIVES: Duration = Duration::from_millis(100);
 
 fn number(name: &str, usual: usize) -> usize {
     std::env::var(name).map_or(usual, |it| it.parse().expect("a number"))
@@ -51,7 +59,7 @@ async fn waits(target: &Target) -> (Duration, Duration) {
 }
 
 /// Opens so many connections and does `first` on each.
-async fn crowd(target: &Target, size: usize, first: &str, answered: bool) -> Vec<Client> {
+async fn wave(target: &Target, size: usize, first: &str, answered: bool) -> Vec<Client> {
     let open = |_| async {
         let mut client = Client::to(target.gateway.address).await;
         if !first.is_empty() {
@@ -63,7 +71,7 @@ async fn crowd(target: &Target, size: usize, first: &str, answered: bool) -> Vec
         }
         client
     };
-    stream::iter(0..size).map(open).buffer_unordered(50).collect().await
+    stream::iter(0..size).map(open).buffer_unordered(WAVE).collect().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,22 +86,25 @@ async fn a_crowd_costs_little_and_holds_nobody_up() {
     ])
     .await;
     waits(&target).await;
-    // What is freed is used again: what the first ones needed is not counted.
-    drop(crowd(&target, 200, "", false).await);
-    let quiet = waits(&target).await;
     let request = format!("GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n");
+    // What is freed is used again: what the first ones needed is not counted.
+    drop(wave(&target, WAVE, &request, true).await);
+    sleep(RESTS).await;
+    let quiet = waits(&target).await;
 
     let mut costs = Vec::new();
     let mut crowds = Vec::new();
     for (name, first, answered, size) in [
-        ("nothing sent yet", "", false, idle / 2),
         ("between requests", &*request, true, idle / 2),
+        ("nothing sent yet", "", false, idle / 2),
         ("half a head", "GET /api/v1/hostile/case HTTP/1.1\r\nHost: x\r\nA:", false, slow),
     ] {
         let before = target.memory();
-        let crowd = crowd(&target, size, first, answered).await;
-        // Their bytes are on their way.
-        sleep(Duration::from_millis(300)).await;
+        let mut crowd = Vec::new();
+        while crowd.len() < size {
+            crowd.extend(wave(&target, WAVE.min(size - crowd.len()), first, answered).await);
+            sleep(if answered { RESTS } else { ARRIVES }).await;
+        }
         let each = target.memory().saturating_sub(before) / crowd.len() as u64;
         eprintln!("{name}: {} connections, {each} bytes each", crowd.len());
         costs.push((name, each));
@@ -103,10 +114,13 @@ async fn a_crowd_costs_little_and_holds_nobody_up() {
     let honest = waits(&target);
     let drips = async {
         loop {
-            for client in &mut *slow_ones {
-                client.write(b"x").await;
+            // Slow clients do not keep step with one another.
+            for some in slow_ones.chunks_mut(20) {
+                for client in some {
+                    client.write(b"x").await;
+                }
+                sleep(Duration::from_millis(2)).await;
             }
-            sleep(Duration::from_millis(100)).await;
         }
     };
     let crowded = tokio::select! {

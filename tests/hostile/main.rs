@@ -17,6 +17,7 @@ mod paths;
 mod pipelines;
 #[path = "../process_support/mod.rs"]
 mod process_support;
+mod rests;
 mod strict;
 mod target;
 mod upstream_http2;

@@ -97,6 +97,8 @@ struct Shared {
     closed: AtomicU32,
     /// Exchanges whose answers wait for the client.
     offered: AtomicU32,
+    /// The client does not take what is written.
+    stuck: AtomicBool,
     expired: AtomicBool,
     upgraded: AtomicBool,
     verdict: Mutex<Option<Refusal>>,
@@ -117,6 +119,7 @@ impl Handle {
             opened: AtomicU32::new(0),
             closed: AtomicU32::new(0),
             offered: AtomicU32::new(0),
+            stuck: AtomicBool::new(false),
             expired: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
             verdict: Mutex::new(None),
@@ -198,6 +201,23 @@ impl Handle {
     pub fn open_exchanges(&self) -> u32 {
         let closed = self.0.closed.load(Relaxed);
         self.0.opened.load(Relaxed).wrapping_sub(closed)
+    }
+
+    /// Whether everything that was asked is answered to the last byte, and nothing more has come.
+    pub fn is_quiet(&self) -> bool {
+        self.phase() == Phase::Between && self.open_exchanges() == 0 && !self.0.stuck.load(Relaxed)
+    }
+
+    /// For how many ticks it has been quiet.
+    pub fn quiet_for(&self, now: u32) -> u32 {
+        let waited = now.wrapping_sub(self.0.since.load(Relaxed));
+        // What was stamped after `now` was read would seem to be ages ago.
+        if self.is_quiet() && waited <= u32::MAX / 2 { waited } else { 0 }
+    }
+
+    /// Whether the client has taken what was written so far.
+    pub(super) fn stuck(&self, stuck: bool) {
+        self.0.stuck.store(stuck, Relaxed);
     }
 
     /// Whether it is only the client that any exchange waits for.

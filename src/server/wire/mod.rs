@@ -19,6 +19,7 @@ mod sniff;
 mod target;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 use std::{
     fmt, io, mem,
@@ -138,7 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             let next = match self.mode {
                 Mode::Inspect if self.handle.is_expired() => self.expire(&mut cursor),
                 Mode::Inspect if self.may_bypass(room) => return self.poll_data(cx, cursor),
-                Mode::Inspect => ready!(self.poll_inspect(cx, &mut cursor))?,
+                Mode::Inspect => ready!(self.poll_inspect(cx, room, &mut cursor))?,
                 Mode::Resume => self.resume(&mut cursor),
                 Mode::Undecided => ready!(self.poll_undecided(cx))?,
                 Mode::Through => return self.poll_through(cx, cursor),
@@ -176,11 +177,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     fn poll_inspect(
         &mut self,
         cx: &mut Context<'_>,
+        room: usize,
         cursor: &mut ReadBufCursor<'_>,
     ) -> Poll<io::Result<Next>> {
         with_scratch(|scratch| {
             // No more than hyper has room for, so that hardly anything must be put aside.
-            let room = scratch.len().min(cursor.remaining());
+            let room = scratch.len().min(room);
             let window = scratch.get_mut(..room).unwrap_or_default();
             let bytes = ready!(self.io.inner_mut().poll_fill(cx, window))?;
             if bytes.is_empty() {
@@ -310,13 +312,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Write for Guard<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.handle.stuck(written.is_pending());
+        let written = ready!(written)?;
         self.handle.touch();
         Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.handle.stuck(flushed.is_pending());
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -332,7 +338,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Write for Guard<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices))?;
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.handle.stuck(written.is_pending());
+        let written = ready!(written)?;
         self.handle.touch();
         Poll::Ready(Ok(written))
     }
