@@ -1,6 +1,9 @@
 //! Requests behind requests, other protocols behind requests, and what is too large.
 
-use crate::case::{Case, PATH, SMUGGLED, check_all};
+use crate::{
+    case::{Case, PATH, SMUGGLED, check_all},
+    target::{Client, Target},
+};
 
 fn get(fields: &str) -> String {
     format!("GET {PATH} HTTP/1.1\r\nHost: x\r\n{fields}\r\n")
@@ -141,4 +144,19 @@ async fn what_is_too_large() {
         ),
     ];
     check_all(cases).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_to_the_api_is_used_again_after_an_answer_without_a_body() {
+    let target = Target::start().await;
+    let mut client = Client::to(target.gateway.address).await;
+    for _ in 0..10 {
+        client.write(format!("HEAD {PATH} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await;
+        assert_eq!(client.reply(true).await.expect("an answer").status, 200);
+    }
+
+    let received = target.backend.take();
+
+    assert_eq!(received.len(), 10);
+    assert!(received.iter().all(|it| it.connection == received[0].connection), "{received:?}");
 }

@@ -134,8 +134,7 @@ impl Handle {
     }
 
     /// An exchange has begun. While one is open, the client owes us nothing but to take what it is
-    /// offered. To be called once
-    /// for each request, but not for one that announces a refusal.
+    /// offered. To be called once for each request, but not for one that announces a refusal.
     pub fn opened(&self) {
         self.0.opened.fetch_add(1, Relaxed);
     }
@@ -179,9 +178,7 @@ impl Handle {
             // A body without an exchange is one that nobody wants any more.
             Phase::Between | Phase::Body | Phase::Http2 => (Overdue::Idle, patience.idle),
         };
-        let waited = now.wrapping_sub(self.0.since.load(Relaxed));
-        // What was stamped after `now` was read would seem to be ages ago.
-        (waited >= limit && waited <= u32::MAX / 2).then_some(kind)
+        (self.waited(now) >= limit).then_some(kind)
     }
 
     /// Ends the connection: with a 408 if a head is incomplete, silently if nothing is under way.
@@ -210,12 +207,16 @@ impl Handle {
 
     /// For how many ticks it has been quiet.
     pub fn quiet_for(&self, now: u32) -> u32 {
-        let waited = now.wrapping_sub(self.0.since.load(Relaxed));
-        // What was stamped after `now` was read would seem to be ages ago.
-        if self.is_quiet() && waited <= u32::MAX / 2 { waited } else { 0 }
+        if self.is_quiet() { self.waited(now) } else { 0 }
     }
 
-    /// Whether the client has taken what was written so far.
+    fn waited(&self, now: u32) -> u32 {
+        let waited = now.wrapping_sub(self.0.since.load(Relaxed));
+        // What was stamped after `now` was read would seem to be ages ago.
+        if waited <= u32::MAX / 2 { waited } else { 0 }
+    }
+
+    /// Whether the client does not take what is written.
     pub(super) fn stuck(&self, stuck: bool) {
         self.0.stuck.store(stuck, Relaxed);
     }

@@ -20,6 +20,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod wait;
+mod write;
 
 use std::{
     fmt, io, mem,
@@ -28,7 +29,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBufCursor};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -303,45 +304,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Read for Guard<S> {
         cursor: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         self.poll_hand_over(cx, cursor)
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Write for Guard<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.handle.stuck(written.is_pending());
-        let written = ready!(written)?;
-        self.handle.touch();
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        self.handle.stuck(flushed.is_pending());
-        flushed
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_end(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
-        self.handle.stuck(written.is_pending());
-        let written = ready!(written)?;
-        self.handle.touch();
-        Poll::Ready(Ok(written))
     }
 }
