@@ -52,6 +52,16 @@
 //!
 //! What workers share is read by reference: the token in force, the callers, the quotas.
 //!
+//! # Reload
+//!
+//! ```text
+//! SIGHUP, a changed file, an operator ──▶ load ──▶ prepare ──▶ in force ──▶ one swap at each worker
+//!                                           └────────┴── anything wrong: nothing has happened
+//! ```
+//!
+//! A request begins with the stack in force and ends with it. [`stack::Shared::under`] says of each
+//! part what outlives a configuration; the table of settings says which of them only a start sets.
+//!
 //! # Sessions
 //!
 //! ```text
@@ -83,6 +93,17 @@
 //!
 //! No request asks Redis; whoever finds the lease used up waits once, for a quarter of a second at
 //! most. While Redis is away, each gateway gives out its share, and one task looks for it.
+//!
+//! # Speed
+//!
+//! `cargo bench --bench whole` counts the instructions that each kind of request costs the real
+//! program, with everything on, below valgrind: apart for the worker and for the thread that stores
+//! records. Two runs differ by less than half a percent, so `-- --check` is a gate: it fails where a
+//! request costs more than `tests/bench/instructions.toml` tolerates, and `-- --save` agrees to what
+//! it costs now. `-- --flat` shows that the cost does not depend on how many callers and rules there
+//! are, `-- --keep FOLDER` keeps what `callgrind_annotate` reads, `-- --train SECONDS` is a load to
+//! guide a build with. `cargo bench --bench parts` measures the parts of the way one by one; its
+//! times hold nobody up.
 
 pub mod admin;
 pub mod amove;

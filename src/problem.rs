@@ -62,6 +62,8 @@ pub enum Kind {
     UpstreamPaused,
     /// We have too much to do.
     Overloaded,
+    /// A new configuration cannot be used; told to operators only.
+    ConfigurationRefused,
     /// The request has been here before.
     LoopDetected,
     /// We made a mistake.
@@ -97,6 +99,7 @@ impl Kind {
             Self::AuditUnavailable    => (Http::SERVICE_UNAVAILABLE,             "audit-unavailable",    "No audit log",                 "proxy_internal_error"),
             Self::UpstreamPaused      => (Http::SERVICE_UNAVAILABLE,             "upstream-paused",      "Amove asked for a pause",      "destination_unavailable"),
             Self::Overloaded          => (Http::SERVICE_UNAVAILABLE,             "overloaded",           "Too much to do",               "connection_limit_reached"),
+            Self::ConfigurationRefused => (Http::UNPROCESSABLE_ENTITY,           "configuration-refused", "Configuration refused",      "proxy_configuration_error"),
             Self::LoopDetected        => (Http::LOOP_DETECTED,                   "loop-detected",        "Request goes in circles",      "proxy_loop_detected"),
             Self::Internal            => (Http::INTERNAL_SERVER_ERROR,           "internal",             "Gateway error",                "proxy_internal_error"),
         }
@@ -150,6 +153,7 @@ impl Kind {
             | Self::AuditUnavailable
             | Self::UpstreamPaused
             | Self::Overloaded
+            | Self::ConfigurationRefused
             | Self::Internal => Blame::Service,
         }
     }
@@ -316,7 +320,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Kind; 25] = [
+    const ALL: [Kind; 26] = [
         Kind::Malformed,
         Kind::Unauthenticated,
         Kind::PolicyDenied,
@@ -340,6 +344,7 @@ mod tests {
         Kind::AuditUnavailable,
         Kind::UpstreamPaused,
         Kind::Overloaded,
+        Kind::ConfigurationRefused,
         Kind::LoopDetected,
         Kind::Internal,
     ];

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tower::ServiceBuilder;
 
 use crate::{
-    audit::Trail,
-    caller::Callers,
+    audit::{Scribe, Trail},
+    caller::{Callers, jwt::KeysError},
     clock::Clock,
-    config::Config,
+    config::{Changes, Config},
     limit::Limiter,
     middleware::{
         admit::Admit, announce::Announce, around, audit::Audit, authenticate::Authenticate,
@@ -21,7 +21,8 @@ use crate::{
     upstream::Upstream,
 };
 
-/// What outlives a configuration: a reload loses no quota, no session and no record.
+/// What all workers share. A reload makes another one of it: [`Shared::under`] says of each part
+/// what outlives a configuration, so that no quota, no session and no record is lost.
 #[derive(Clone, Debug)]
 pub struct Shared {
     /// What has happened.
@@ -40,13 +41,56 @@ pub struct Shared {
     pub clock: Clock,
 }
 
-/// Assembles the gateway that `config` describes. Each worker has one, over its own `upstream`.
+/// What each worker has of its own; it outlives a configuration too.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// Writes down what happens.
+    pub scribe: Arc<Scribe>,
+    /// The connections to the API. Others take their place when `[upstream]` changes.
+    pub upstream: Upstream,
+}
+
+impl Shared {
+    /// The same under `config`, after these `changes`. Nothing happens before
+    /// [`Shared::take_over`].
+    ///
+    /// # Errors
+    ///
+    /// When the way to the issuer of callers' tokens cannot be prepared.
+    #[rustfmt::skip] // what survives stays in one column
+    pub fn under(&self, config: &Config, changes: &Changes, upstream: &Upstream) -> Result<Self, KeysError> {
+        let sessions = self.sessions.under(&config.identities, &config.upstream.auth_url, upstream);
+        let callers = if changes.touch("caller_jwt") {
+            Callers::new(config, &self.clock)?
+        } else {
+            self.callers.under(config)
+        };
+        let stay = sessions.positions_in(&self.sessions);
+        Ok(Self {
+            trail: Arc::clone(&self.trail),                 // all of it
+            callers: Arc::new(callers),                     // the keys of the issuer, if that stays
+            policy: Arc::new(Policy::new(config)),          // nothing: the configuration says it all
+            limiter: Arc::new(self.limiter.under(config)),  // what is used up, under way, and counted
+            pauses: Arc::new(self.pauses.under(&stay)),     // those of identities that stay
+            sessions,                                       // those of users that stay
+            clock: self.clock.clone(),                      // the time
+        })
+    }
+
+    /// Comes into force in place of `before`.
+    pub fn take_over(&self, before: &Self) {
+        self.sessions.take_over(&before.sessions);
+        self.limiter.take_over();
+    }
+}
+
+/// Assembles the gateway that `config` describes. Each worker has one, over what is its `own`.
 #[rustfmt::skip] // the comments are the design card: they stay in one column
-pub fn stack(config: &Config, shared: &Shared, upstream: Upstream) -> Gateway {
+pub fn stack(config: &Config, shared: &Shared, own: &Own) -> Gateway {
     ServiceBuilder::new()
         // Towards the caller: may this request pass?
         .layer_fn(Gateway::new)                                                     // opens the exchange; always answers
-        .layer(around(Audit::new(&shared.trail.scribe(), &shared.clock)))           // writes down how it ended
+        .layer(around(Audit::new(&own.scribe, &shared.clock)))                      // writes down how it ended
         .layer(around(Admit::new(&config.server)))                                  // refuses what is ambiguous or too large
         .layer(around(Authenticate::new(&shared.callers)))                          // finds out who is calling
         .layer(around(Sanitise))                                                    // takes away what the API must not hear
@@ -58,5 +102,5 @@ pub fn stack(config: &Config, shared: &Shared, upstream: Upstream) -> Gateway {
         .layer(around(Announce))                                                    // writes down that it begins
         .layer(around(InjectToken::new(&shared.sessions, &shared.pauses, config)))  // signs it in; replays once after a denial
         .layer(around(Normalise::new(&config.errors)))                              // turns a 499 into an honest problem
-        .service(Forward::new(upstream, &config.upstream, &shared.clock))           // one attempt, within its time
+        .service(Forward::new(own.upstream.clone(), &config.upstream, &shared.clock)) // one attempt, within its time
 }

@@ -33,6 +33,7 @@ enum Page {
     View(View),
     Audit,
     Order(Order),
+    Reload,
 }
 
 /// What can only be looked at.
@@ -42,6 +43,7 @@ enum View {
     Readiness,
     Metrics,
     Status,
+    Config,
 }
 
 impl Page {
@@ -51,7 +53,9 @@ impl Page {
             "/readyz" | "/healthz" => Self::View(View::Readiness),
             "/metrics" => Self::View(View::Metrics),
             "/-/status.json" => Self::View(View::Status),
+            "/-/config" => Self::View(View::Config),
             "/-/audit" => Self::Audit,
+            "/-/reload" => Self::Reload,
             "/-/token/refresh" => Self::Order(Order::Refresh),
             "/-/token/revoke" => Self::Order(Order::Revoke),
             _ => return None,
@@ -81,8 +85,8 @@ impl Desk {
             is_open,
             guard: Guard { token, is_loopback },
             metrics: Metrics::of(&status),
-            orders: Orders::new(Arc::clone(&status.sessions), stop),
-            search: Search::new(&status.trail, &status.clock),
+            orders: Orders::new(Arc::clone(&status), stop),
+            search: Search::new(&status.shared.load().trail, &status.shared.load().clock),
             status,
         }
     }
@@ -92,6 +96,7 @@ impl Desk {
         let (head, body) = request.into_parts();
         let answered = match self.admit(&head) {
             Ok(Page::Order(order)) => self.carry_out(order, &head, body).await,
+            Ok(Page::Reload) => self.reload(&head, body).await,
             Ok(Page::View(view)) => self.show(view, &head),
             Ok(Page::Audit) => self.search(&head).await,
             Err(refusal) => Err(refusal),
@@ -122,6 +127,7 @@ impl Desk {
             View::Readiness => self.readiness(head),
             View::Metrics => self.metrics.scrape(),
             View::Status => reply::json(StatusCode::OK, &self.status.report()),
+            View::Config => return self.config(),
         })
     }
 
@@ -135,28 +141,47 @@ impl Desk {
         reply::text(status, report.reason.as_deref().unwrap_or("ok"))
     }
 
+    fn config(&self) -> Result<Response, Refusal> {
+        let Some(reloads) = &self.status.reloads else {
+            let sentence = "The gateway brings its own configuration, and does not show it.";
+            return Err(Refusal::new(StatusCode::NOT_FOUND, sentence));
+        };
+        let text = reloads.in_force().to_string();
+        Ok(reply::new(StatusCode::OK, "application/toml", text))
+    }
+
+    async fn reload(&self, head: &Parts, body: Incoming) -> Result<Response, Refusal> {
+        ordered(head, body).await?;
+        self.orders.reload().await
+    }
+
     async fn carry_out(
         &self,
         order: Order,
         head: &Parts,
         body: Incoming,
     ) -> Result<Response, Refusal> {
-        if head.method != Method::POST {
-            return Err(Refusal::method("POST"));
-        }
-        guard::admit_order(head)?;
-        guard::discard(body).await?;
+        ordered(head, body).await?;
         self.orders.carry_out(order, head.uri.query().unwrap_or_default()).await
     }
 
     fn contents(&self) -> &'static str {
         if self.is_open {
-            "There is /livez, /readyz, /healthz, /metrics, /-/status.json, /-/audit, and to POST \
-             to /-/token/refresh and /-/token/revoke."
+            "There is /livez, /readyz, /healthz, /metrics, /-/status.json, /-/config, /-/audit, and \
+             to POST to /-/token/refresh, /-/token/revoke and /-/reload."
         } else {
             "There is /livez, /readyz, /healthz and /metrics."
         }
     }
+}
+
+/// Lets an order pass that comes from an operator.
+async fn ordered(head: &Parts, body: Incoming) -> Result<(), Refusal> {
+    if head.method != Method::POST {
+        return Err(Refusal::method("POST"));
+    }
+    guard::admit_order(head)?;
+    guard::discard(body).await
 }
 
 fn only_looked_at(head: &Parts) -> Result<(), Refusal> {

@@ -10,7 +10,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{Status, held_back, reply};
+use super::{Status, held_back, reload, reply};
 use crate::{
     audit, limit,
     message::Response,
@@ -118,7 +118,8 @@ struct Facts(Arc<Status>);
 
 impl Collector for Facts {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let identities = self.0.sessions.status();
+        let shared = self.0.shared.load();
+        let identities = shared.sessions.status();
         states(&mut encoder, &identities)?;
         for (name, help, value) in GAUGES {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
@@ -143,7 +144,7 @@ impl Collector for Facts {
                 }
             }
         }
-        if let Some(store) = self.0.limiter.store() {
+        if let Some(store) = shared.limiter.store() {
             for (name, help, value) in STORE_GAUGES {
                 let mut gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
                 gauge.encode_gauge(&value(&store))?;
@@ -162,8 +163,11 @@ impl Collector for Facts {
             let expires = expires.borrow().as_second();
             family.encode_family(&[("role", "server")])?.encode_gauge(&expires)?;
         }
-        held_back::encode(&mut encoder, &self.0.limiter, &self.0.pauses)?;
-        audit(&mut encoder, &self.0.trail.state())
+        held_back::encode(&mut encoder, &shared.limiter, &shared.pauses)?;
+        if let Some(reloads) = &self.0.reloads {
+            reload::encode(&mut encoder, &reloads.state())?;
+        }
+        audit(&mut encoder, &shared.trail.state())
     }
 }
 

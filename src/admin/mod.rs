@@ -1,5 +1,5 @@
-//! The operators' edge: health, metrics, the state of the gateway, the audit log, and orders to its
-//! sessions.
+//! The operators' edge: health, metrics, the state of the gateway, the audit log, and orders to the
+//! gateway and its sessions.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -15,7 +15,10 @@ use tower::{ServiceBuilder, service_fn};
 use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer};
 
 use self::desk::Desk;
-pub use self::status::{Limits, Paused, Report, Status};
+pub use self::{
+    reload::{Applied, Last, Outcome, Refused, Reloads, State as ReloadState, Trigger, Wish},
+    status::{Limits, Paused, Report, Status},
+};
 use crate::config::secret::Secret;
 
 mod audit;
@@ -24,6 +27,7 @@ mod guard;
 mod held_back;
 mod metrics;
 mod orders;
+mod reload;
 mod reply;
 mod status;
 

@@ -2,32 +2,28 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+use super::{ReloadState, Reloads};
 use crate::{
-    audit::{self, Trail},
-    clock::Clock,
+    audit,
     limit::{self, Limiter},
     pause::{InForce, Pauses},
-    session::{self, Sessions, State},
+    session::{self, State},
+    stack::Shared,
 };
 
 /// Where everything that operators may know is found.
 #[derive(Debug)]
 pub struct Status {
-    /// What signs us in.
-    pub sessions: Arc<Sessions>,
-    /// What each caller has left.
-    pub limiter: Arc<Limiter>,
-    /// When the API wants to be left alone.
-    pub pauses: Arc<Pauses>,
-    /// What has happened.
-    pub trail: Arc<Trail>,
-    /// What time it is.
-    pub clock: Clock,
+    /// What the workers share, under the configuration in force.
+    pub shared: Arc<ArcSwap<Shared>>,
+    /// What came of reloads, if the configuration can be read again.
+    pub reloads: Option<Arc<Reloads>>,
     /// Cancelled when the gateway begins to drain.
     pub draining: CancellationToken,
     /// When the gateway started.
@@ -66,6 +62,9 @@ pub struct Report {
     pub pauses: Vec<Paused>,
     /// How the audit log fares.
     pub audit: audit::State,
+    /// What came of reloads, if the configuration can be read again.
+    #[serde(default)]
+    pub reload: Option<ReloadState>,
 }
 
 /// What the quotas hold back.
@@ -93,9 +92,10 @@ pub struct Paused {
 impl Status {
     /// How things stand now.
     pub fn report(&self) -> Report {
-        let (identities, now) = (self.sessions.status(), self.clock.now());
+        let shared = self.shared.load();
+        let (identities, now) = (shared.sessions.status(), shared.clock.now());
         let draining = self.draining.is_cancelled();
-        let audit = self.trail.state();
+        let audit = shared.trail.state();
         let readiness = readiness(draining, audit.refuses, &identities);
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -105,33 +105,34 @@ impl Status {
             ready: readiness.is_ok(),
             reason: readiness.err().map(str::to_owned),
             draining,
-            limits: self.limits(),
-            pauses: self.paused(&identities, now),
+            limits: limits(&shared.limiter),
+            pauses: paused(&shared.pauses, &identities, now),
             identities,
-            quota_store: self.limiter.store(),
+            quota_store: shared.limiter.store(),
             audit,
+            reload: self.reloads.as_ref().map(|reloads| reloads.state()),
         }
     }
+}
 
-    fn limits(&self) -> Limits {
-        let refused = self.limiter.refusals().read();
-        Limits {
-            refused: refused.map(|(scope, refused)| (scope.to_owned(), refused)).collect(),
-            waiting: self.limiter.queue().waiting(),
-        }
+fn limits(limiter: &Limiter) -> Limits {
+    let refused = limiter.refusals().read();
+    Limits {
+        refused: refused.map(|(scope, refused)| (scope.to_owned(), refused)).collect(),
+        waiting: limiter.queue().waiting(),
     }
+}
 
-    fn paused(&self, identities: &[session::Status], now: Timestamp) -> Vec<Paused> {
-        let paused = |pause: InForce| Paused {
-            host: pause.host.name().to_owned(),
-            identity: (pause.identity).and_then(|at| Some(identities.get(at)?.name.to_string())),
-            reason: pause.reason.name().to_owned(),
-            until: now
-                .checked_add(SignedDuration::try_from(pause.left).unwrap_or_default())
-                .unwrap_or(now),
-        };
-        self.pauses.in_force(Instant::now()).into_iter().map(paused).collect()
-    }
+fn paused(pauses: &Pauses, identities: &[session::Status], now: Timestamp) -> Vec<Paused> {
+    let paused = |pause: InForce| Paused {
+        host: pause.host.name().to_owned(),
+        identity: (pause.identity).and_then(|at| Some(identities.get(at)?.name.to_string())),
+        reason: pause.reason.name().to_owned(),
+        until: now
+            .checked_add(SignedDuration::try_from(pause.left).unwrap_or_default())
+            .unwrap_or(now),
+    };
+    pauses.in_force(Instant::now()).into_iter().map(paused).collect()
 }
 
 /// Whether a call would be served: one identity at least has a token. If not, why: first what

@@ -69,6 +69,20 @@ impl Callers {
     ///
     /// When the way to the issuer of their tokens cannot be prepared.
     pub fn new(config: &config::Config, clock: &Clock) -> Result<Self, jwt::KeysError> {
+        let mut callers = Self::of(config);
+        let verifier = |config| Verifier::new(config, clock.clone());
+        callers.verifier = config.caller_jwt.as_ref().map(verifier).transpose()?;
+        Ok(callers)
+    }
+
+    /// The callers that `config` names, whose issuer is the same as before: what is known of its
+    /// keys stays known.
+    #[must_use]
+    pub fn under(&self, config: &config::Config) -> Self {
+        Self { verifier: self.verifier.clone(), ..Self::of(config) }
+    }
+
+    fn of(config: &config::Config) -> Self {
         let caller = |name: &Arc<str>, index: usize, identity: usize| {
             let identity_name = config.identities.get(identity).map(|i| Arc::clone(&i.name));
             Arc::new(Caller {
@@ -85,9 +99,7 @@ impl Callers {
         }
         let anyone = config.policy.allow_unauthenticated_network;
         callers.anyone = callers.local.clone().filter(|_| anyone);
-        let verifier = |config| Verifier::new(config, clock.clone());
-        callers.verifier = config.caller_jwt.as_ref().map(verifier).transpose()?;
-        Ok(callers)
+        callers
     }
 
     fn add(&mut self, configured: &config::Caller, caller: &Arc<Caller>) {

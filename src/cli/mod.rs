@@ -222,10 +222,14 @@ fn no_verb() -> ExitCode {
 }
 
 impl Global {
+    /// Where the configuration of this process comes from.
+    fn sources(&self) -> Sources {
+        Sources::from_process(self.files.clone())
+    }
+
     /// The configuration of this process.
     fn load(&self) -> Result<Loaded, Failure> {
-        let sources = Sources::from_process(self.files.clone());
-        let mut loaded = load::load(&sources).map_err(|report| Failure {
+        let mut loaded = load::load(&self.sources()).map_err(|report| Failure {
             exit: Exit::Config,
             message: report.render(self.colour(&io::stderr())),
         })?;

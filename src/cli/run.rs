@@ -4,12 +4,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Exit, Failure, Global, runtime};
 use crate::{
+    admin::Trigger,
     app::{self, App},
     clock::Clock,
     telemetry::log,
 };
 
-/// Runs until a signal ends it.
+/// Runs until a signal ends it; another one has it read its configuration again.
 pub(super) fn run(global: &Global) -> Result<(), Failure> {
     let loaded = global.load()?;
     log::start(&loaded.config.telemetry);
@@ -18,16 +19,23 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
     }
     runtime()?.block_on(async {
         let mut end = End::new()?;
-        let app = App::start(&loaded.config, Clock::system()).await?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(deaf)?;
+        let config = loaded.config.clone();
+        let app = App::start_from(loaded, global.sources(), Clock::system()).await?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             listen = ?app.addresses().iter().map(ToString::to_string).collect::<Vec<_>>(),
             admin = ?app.admin_addresses(),
-            upstream = loaded.config.upstream.api_url.to_string(),
-            workers = loaded.config.server.workers,
+            upstream = config.upstream.api_url.to_string(),
+            workers = config.server.workers,
             "gateway started"
         );
-        let reason = end.wait().await;
+        let reason = loop {
+            tokio::select! {
+                reason = end.wait() => break reason,
+                _ = hangup.recv() => app.reload(Trigger::Signal),
+            }
+        };
         tracing::info!(reason, "gateway drains; a second signal ends it at once");
         tokio::select! {
             () = app.drain() => Ok::<_, Failure>(()),
@@ -51,9 +59,7 @@ pub(super) struct End {
 impl End {
     pub(super) fn new() -> Result<Self, Failure> {
         let signals = || Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?));
-        let (terminate, interrupt) = signals().map_err(|error: std::io::Error| {
-            Failure::new(Exit::Internal, format!("cannot listen for signals: {error}"))
-        })?;
+        let (terminate, interrupt) = signals().map_err(deaf)?;
         Ok(Self { terminate, interrupt })
     }
 
@@ -64,6 +70,10 @@ impl End {
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
+}
+
+fn deaf(error: std::io::Error) -> Failure {
+    Failure::new(Exit::Internal, format!("cannot listen for signals: {error}"))
 }
 
 impl From<app::Error> for Failure {

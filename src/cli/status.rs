@@ -13,7 +13,7 @@ use super::{
     print,
 };
 use crate::{
-    admin::{Paused, Report},
+    admin::{Paused, ReloadState, Report},
     audit,
     limit::Status as Store,
     session::{CredentialsKind, State, Status},
@@ -66,11 +66,31 @@ fn gateway(report: &Report, colour: bool) -> String {
     for pause in &report.pauses {
         line(&mut text, "paused", &paint(&paused(pause, report.now), Paint::Yellow, colour));
     }
+    if let Some(state) = &report.reload {
+        reload(&mut text, state, report.now, colour);
+    }
     line(&mut text, "audit", &audit(&report.audit, colour));
     if let Some(state) = &report.audit.central {
         line(&mut text, "  central", &central(state, colour));
     }
     text
+}
+
+/// What came of the last reload, if there was one.
+fn reload(text: &mut String, state: &ReloadState, now: Timestamp, colour: bool) {
+    let Some(last) = &state.last else { return };
+    let told = match &last.error {
+        None => format!("reloaded {}, {} changed", moment(Some(last.at), now), last.changed.len()),
+        Some(error) => {
+            let told = format!("refused {}: {}", moment(Some(last.at), now), printable(error));
+            paint(&told, Paint::Red, colour)
+        }
+    };
+    line(text, "configuration", &told);
+    if !state.not_reloadable.is_empty() {
+        let names = printable(&state.not_reloadable.join(", "));
+        line(text, "  at restart", &paint(&names, Paint::Yellow, colour));
+    }
 }
 
 fn audit(state: &audit::State, colour: bool) -> String {

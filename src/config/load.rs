@@ -1,6 +1,10 @@
 //! Defaults ← files ← environment.
 
-use std::{collections::BTreeSet, ops::Range, path::PathBuf};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    ops::Range,
+    path::PathBuf,
+};
 
 use figment::{
     Figment, Metadata, Profile, Provider,
@@ -10,10 +14,12 @@ use figment::{
 use toml_edit::{ImDocument, Item, TableLike};
 
 use super::{
-    Config, read,
+    Changes, Config,
+    inventory::Inventory,
+    looks::{Fingerprint, fingerprint},
+    read,
     report::{self, Finding, Report, Source},
     settings::{self, EXAMPLES, Known, REFERENCE},
-    show,
 };
 
 /// What every identity has that says nothing of its own; the values are those of the reference.
@@ -62,13 +68,36 @@ pub struct Loaded {
     pub config: Config,
     /// What is allowed and yet unwise.
     pub warnings: Vec<String>,
-    effective: String,
+    inventory: Inventory,
+    fingerprint: Fingerprint,
 }
 
 impl Loaded {
+    /// Tells the files that it came from.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
     /// The effective configuration as TOML, secrets redacted, with where each value comes from.
-    pub fn show(&self) -> &str {
-        &self.effective
+    pub fn show(&self) -> String {
+        self.inventory.toml()
+    }
+
+    /// What comes into force where `before` is in force, and what that changes: a setting that only
+    /// a start sets stays what it is.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> (Self, Changes) {
+        let has_tls = [&self, before].map(|loaded| loaded.config.server.tls.is_some());
+        let switched = (has_tls[0] != has_tls[1]).then_some("server.tls");
+        let (inventory, mut changes) = self.inventory.after(&before.inventory, switched);
+        let default = |loaded: &Self| loaded.config.identities.first().map(|it| it.name.clone());
+        if let Some(name) = default(&self).filter(|name| Some(name) != default(before).as_ref()) {
+            // It may be the order of the sections that has changed.
+            changes.add_taken(format!("identities.{name}.default"));
+        }
+        self.inventory = inventory;
+        self.config.keep_from(&before.config);
+        (self, changes)
     }
 }
 
@@ -78,17 +107,22 @@ impl Loaded {
 ///
 /// Everything that is wrong with it.
 pub fn load(sources: &Sources) -> Result<Loaded, Report> {
-    let mut layers = Layers::default();
+    let (mut layers, mut texts) = (Layers::default(), Vec::new());
     for path in &sources.files {
         match std::fs::read_to_string(path) {
-            Ok(text) => layers.add_file(&path.display().to_string(), &text),
+            Ok(text) => {
+                layers.add_file(&path.display().to_string(), &text);
+                texts.push(text);
+            }
             Err(error) => {
                 layers.is_incomplete = true;
                 layers.find(format!("cannot read {}: {error}", path.display()));
             }
         }
     }
-    layers.finish(&sources.environment)
+    let mut loaded = layers.finish(&sources.environment)?;
+    loaded.fingerprint = fingerprint(texts.iter().map(String::as_bytes));
+    Ok(loaded)
 }
 
 /// Loads `text` as if it were the only file.
@@ -109,10 +143,12 @@ pub(super) struct Layers {
     findings: Vec<Finding>,
     /// Of each source, its values.
     values: Vec<Dict>,
-    /// Of each source, where each key and its value stand.
-    places: Vec<Vec<(String, Range<usize>)>>,
+    /// Of each source, where each value stands.
+    places: Vec<HashMap<String, Range<usize>>>,
     /// The names of identities and callers, in the order in which they were written.
     names: Vec<String>,
+    /// The same, to be found: there may be very many callers.
+    noted: HashSet<String>,
     /// A file could not be read, so what seems to be missing may stand in it.
     is_incomplete: bool,
 }
@@ -126,7 +162,7 @@ impl Layers {
     fn add_file(&mut self, name: &str, text: &str) {
         let at = self.sources.len();
         self.sources.push(Source::new(name, text));
-        self.places.push(Vec::new());
+        self.places.push(HashMap::new());
         self.values.push(Dict::new());
         let document = match ImDocument::parse(text) {
             Ok(document) => document,
@@ -180,7 +216,7 @@ impl Layers {
                             Some((format!("{path}.{at}"), it.span()?))
                         };
                         places.extend(elements.filter_map(place));
-                        places.push((path, value));
+                        places.insert(path, value);
                     }
                 }
                 Known::Unknown => {
@@ -202,7 +238,7 @@ impl Layers {
     }
 
     fn note_name(&mut self, path: &str) {
-        if !self.names.iter().any(|name| name == path) {
+        if self.noted.insert(path.to_owned()) {
             self.names.push(path.to_owned());
         }
     }
@@ -216,7 +252,7 @@ impl Layers {
         if let [section @ ("identities" | "callers"), name, _] = names[..] {
             self.note_name(&format!("{section}.{name}"));
         }
-        self.places.push(vec![(path.to_owned(), start..line.len())]);
+        self.places.push(HashMap::from([(path.to_owned(), start..line.len())]));
         self.values.push(nested(&names, Value::from(value.to_owned())));
         if !matches!(settings::look_up(path), Known::Setting(_) | Known::SecretFile) {
             let name = names.last().copied().unwrap_or_default();
@@ -285,9 +321,13 @@ impl Layers {
         self.findings.extend(findings);
         match config {
             Some(config) if self.findings.is_empty() => {
-                let effective =
-                    show::toml(&merged, &|value| origins.describe(value, &self.sources));
-                Ok(Loaded { config, warnings, effective })
+                let origin = |value: &Value| origins.describe(value, &self.sources);
+                Ok(Loaded {
+                    config,
+                    warnings,
+                    inventory: Inventory::new(&merged, &origin),
+                    fingerprint: fingerprint([]),
+                })
             }
             _ => Err(Report { sources: self.sources, findings: self.findings }),
         }
@@ -330,7 +370,7 @@ fn misspelt(environment: &[(String, String)]) -> Vec<String> {
 /// Where a value came from.
 pub(super) struct Origins<'a> {
     figment: &'a Figment,
-    places: &'a [Vec<(String, Range<usize>)>],
+    places: &'a [HashMap<String, Range<usize>>],
     sources: &'a [Source],
 }
 
@@ -343,8 +383,7 @@ impl Origins<'_> {
     /// Where the value of `path` stands.
     pub(super) fn place(&self, path: &str, value: &Value) -> Option<(usize, Range<usize>)> {
         let at = self.source(value)?;
-        let (_, span) = self.places.get(at)?.iter().rev().find(|(known, _)| known == path)?;
-        Some((at, span.clone()))
+        Some((at, self.places.get(at)?.get(path)?.clone()))
     }
 
     /// File and line of an element of the list at `path`, or of the list itself.

@@ -20,17 +20,19 @@ pub(super) struct Source {
     pub(super) name: String,
     /// The text, secrets blotted out byte by byte so that places in it stay what they are.
     text: String,
+    /// Where its lines end: each rule of each caller is looked up.
+    ends: Vec<usize>,
 }
 
 impl Source {
     pub(super) fn new(name: impl Into<String>, text: &str) -> Self {
-        Self { name: name.into(), text: blotted(text) }
+        let ends = text.match_indices('\n').map(|(at, _)| at).collect();
+        Self { name: name.into(), text: blotted(text), ends }
     }
 
     /// Its name and the line of this place, as editors take it.
     pub(super) fn line(&self, at: usize) -> String {
-        let before = self.text.as_bytes().get(..at).unwrap_or_default();
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = self.ends.partition_point(|end| *end < at) + 1;
         format!("{}:{line}", self.name)
     }
 

@@ -11,6 +11,8 @@ pub(super) struct Setting {
     /// Section and key; `*` stands for a name that the operator chooses.
     pub(super) path: &'static str,
     pub(super) kind: Kind,
+    /// A running gateway keeps the value that it was started with.
+    pub(super) at_start: bool,
 }
 
 /// What a setting takes.
@@ -41,17 +43,23 @@ pub(super) enum Kind {
     Filter,
 }
 
+/// A reload takes it over.
 const fn setting(path: &'static str, kind: Kind) -> Setting {
-    Setting { path, kind }
+    Setting { path, kind, at_start: false }
+}
+
+/// Only a start sets it: `Config::keep_from` keeps what is in force.
+const fn at_start(path: &'static str, kind: Kind) -> Setting {
+    Setting { path, kind, at_start: true }
 }
 
 /// All settings, in the order of the reference.
 pub(super) const SETTINGS: &[Setting] = &[
-    setting("server.listen", Kind::Listens),
-    setting("server.admin_listen", Kind::Listen),
-    setting("server.admin_token", Kind::Secret),
-    setting("server.health_listen", Kind::Listen),
-    setting("server.workers", Kind::Count),
+    at_start("server.listen", Kind::Listens),
+    at_start("server.admin_listen", Kind::Listen),
+    at_start("server.admin_token", Kind::Secret),
+    at_start("server.health_listen", Kind::Listen),
+    at_start("server.workers", Kind::Count),
     setting("server.drain_timeout", Kind::Duration),
     setting("server.header_timeout", Kind::Duration),
     setting("server.idle_timeout", Kind::Duration),
@@ -80,12 +88,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("identities.*.max_age", Kind::Duration),
     setting("identities.*.replay_buffer", Kind::Size),
     setting("identities.*.logout_on_shutdown", Kind::Bool),
-    setting("session_store.kind", Kind::Word(&["memory", "file", "redis"])),
-    setting("session_store.path", Kind::File),
-    setting("session_store.url", Kind::Secret),
-    setting("session_store.ca_file", Kind::File),
-    setting("session_store.encryption_key", Kind::Secret),
-    setting("session_store.on_error", Kind::Word(&["local", "hold"])),
+    at_start("session_store.kind", Kind::Word(&["memory", "file", "redis"])),
+    at_start("session_store.path", Kind::File),
+    at_start("session_store.url", Kind::Secret),
+    at_start("session_store.ca_file", Kind::File),
+    at_start("session_store.encryption_key", Kind::Secret),
+    at_start("session_store.on_error", Kind::Word(&["local", "hold"])),
     setting("callers.*.identity", Kind::Text),
     setting("callers.*.api_key_hash", Kind::KeyHash),
     setting("callers.*.spiffe_id", Kind::Text),
@@ -114,9 +122,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("rate_limit.per_identity", Kind::Rate),
     setting("rate_limit.mode", Kind::Word(&["reject", "wait"])),
     setting("rate_limit.max_wait", Kind::Duration),
-    setting("rate_limit.store", Kind::Word(&["memory", "redis"])),
-    setting("rate_limit.url", Kind::Secret),
-    setting("rate_limit.ca_file", Kind::File),
+    at_start("rate_limit.store", Kind::Word(&["memory", "redis"])),
+    at_start("rate_limit.url", Kind::Secret),
+    at_start("rate_limit.ca_file", Kind::File),
     setting("rate_limit.on_store_error", Kind::Word(&["local", "allow", "deny"])),
     setting("rate_limit.routes.*.rate", Kind::Rate),
     setting("rate_limit.routes.*.burst", Kind::Count),
@@ -124,16 +132,16 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("rate_limit.headers", Kind::Word(&["ietf", "legacy", "off"])),
     setting("errors.mode", Kind::Word(&["problem", "passthrough"])),
     setting("errors.status.*", Kind::Status),
-    setting("audit.store", Kind::File),
-    setting("audit.on_failure", Kind::Word(&["deny", "allow"])),
-    setting("audit.durability", Kind::Word(&["batch", "sync"])),
-    setting("audit.retain", Kind::Duration),
-    setting("audit.stdout", Kind::Bool),
-    setting("audit.postgres.url", Kind::Secret),
-    setting("audit.postgres.ca_file", Kind::File),
-    setting("audit.signing.key", Kind::Secret),
+    at_start("audit.store", Kind::File),
+    at_start("audit.on_failure", Kind::Word(&["deny", "allow"])),
+    at_start("audit.durability", Kind::Word(&["batch", "sync"])),
+    at_start("audit.retain", Kind::Duration),
+    at_start("audit.stdout", Kind::Bool),
+    at_start("audit.postgres.url", Kind::Secret),
+    at_start("audit.postgres.ca_file", Kind::File),
+    at_start("audit.signing.key", Kind::Secret),
     setting("telemetry.log", Kind::Filter),
-    setting("telemetry.log_format", Kind::Word(&["auto", "json", "pretty"])),
+    at_start("telemetry.log_format", Kind::Word(&["auto", "json", "pretty"])),
 ];
 
 /// What a path is to us.
@@ -242,6 +250,12 @@ fn uncommented(line: &str) -> &str {
     if is_example(line) { line.get(1..).unwrap_or_default() } else { line }
 }
 
+/// Whether only a start sets what is written at `path`.
+pub(super) fn is_set_at_start(path: &str) -> bool {
+    let generic = generic(path);
+    SETTINGS.iter().any(|setting| setting.path == generic && setting.at_start)
+}
+
 /// The path with `*` for a name that the operator chooses, and without the second form of a secret.
 pub(super) fn generic(path: &str) -> String {
     let plain = path.strip_suffix("_file").unwrap_or(path);
@@ -254,6 +268,15 @@ pub(super) fn generic(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_reload_does_not_take_over_is_documented_as_that() {
+        for setting in SETTINGS {
+            let text = &DOCUMENTATION[setting.path];
+            let says_so = text.ends_with(" Not reloadable.");
+            assert_eq!(says_so, setting.at_start, "{}: {text:?}", setting.path);
+        }
+    }
 
     #[test]
     fn every_setting_is_documented_and_everything_documented_is_a_setting() {

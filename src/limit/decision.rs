@@ -41,7 +41,7 @@ pub struct Standing {
 }
 
 /// Whose quota it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Scope {
     /// Some routes'.
     Route,
@@ -66,7 +66,7 @@ impl Scope {
 }
 
 /// How large a quota is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Terms {
     pub(super) scope: Scope,
     /// Requests that may come at once.

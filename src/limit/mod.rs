@@ -6,6 +6,9 @@
 //!
 //! Quotas are in this process, or shared by a fleet (`shared`). How many requests are under way is
 //! each gateway's own affair.
+//!
+//! Another configuration makes another [`Limiter`]. It takes over what stays: a quota of the same
+//! name and size, as full as it is, and who is under way.
 
 mod decision;
 mod local;
@@ -14,6 +17,7 @@ mod refusals;
 mod shared;
 
 use std::{
+    collections::HashMap,
     num::NonZeroU32,
     sync::{
         Arc,
@@ -32,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     decision::Terms,
     local::Bucket,
-    shared::{SharedQuota, Store},
+    shared::{Quotas, SharedQuota, Store},
 };
 pub use self::{
     decision::{Decision, Scope, Standing},
@@ -42,30 +46,55 @@ pub use self::{
 };
 use crate::{
     amove::catalogue::{Catalogue, Route},
-    config::{Config, LimitMode, QuotaStore, Rate},
+    config::{self, Config, LimitMode, QuotaStore, QuotaStoreError, Rate},
 };
 
 /// All quotas.
 #[derive(Debug)]
 pub struct Limiter<C: Clock + Clone = MonotonicClock> {
-    callers: Vec<Option<Quota<C>>>,
-    identities: Vec<Option<Quota<C>>>,
-    global: Option<Quota<C>>,
-    patterns: Vec<Option<Quota<C>>>,
+    callers: Vec<Option<Arc<Quota<C>>>>,
+    identities: Vec<Option<Arc<Quota<C>>>>,
+    global: Option<Arc<Quota<C>>>,
+    patterns: Vec<Option<Arc<Quota<C>>>>,
     /// By the position of the route in the catalogue.
     routes: Vec<Share>,
-    /// Of each caller, how many requests are under way, and how many may be.
-    concurrent: Vec<Option<(Arc<AtomicU32>, u32)>>,
+    /// Of each caller, by name, how many requests are under way, and how many may be.
+    concurrent: Vec<Option<UnderWay>>,
     queue: Arc<Queue>,
-    refusals: Refusals,
+    refusals: Arc<Refusals>,
     mode: LimitMode,
     /// Where the quotas are, if a fleet shares them.
-    store: Option<Arc<Store>>,
+    shared: Option<Shared>,
 }
 
-/// One quota, wherever it is kept.
+/// What all limiters of a gateway have in common that share their quotas with a fleet.
+#[derive(Clone, Debug)]
+struct Shared {
+    store: Arc<Store>,
+    on_error: QuotaStoreError,
+    quotas: Quotas,
+}
+
+/// The requests of one caller that are under way.
 #[derive(Debug)]
-enum Quota<C: Clock> {
+struct UnderWay {
+    caller: Arc<str>,
+    number: Arc<AtomicU32>,
+    most: u32,
+}
+
+/// One quota.
+#[derive(Debug)]
+struct Quota<C: Clock> {
+    /// Whose it is, within its scope.
+    name: Box<str>,
+    terms: Terms,
+    kept: Kept<C>,
+}
+
+/// Where a quota is kept.
+#[derive(Debug)]
+enum Kept<C: Clock> {
     /// In this process only; a restart fills it up.
     Local(Bucket<C>),
     /// In a store that a fleet shares.
@@ -119,24 +148,68 @@ impl Limiter {
     ///
     /// See [`OpenError`]. A store that is down is none.
     pub fn new(config: &Config, runtime: Handle) -> Result<Self, OpenError> {
-        let store = match &config.rate_limit.store {
+        let shared = match &config.rate_limit.store {
             QuotaStore::Memory => None,
             QuotaStore::Redis { url, ca_file, on_error } => {
-                Some(Arc::new(Store::open(url, ca_file.as_deref(), *on_error, runtime)?))
+                let store = Store::open(url, ca_file.as_deref(), *on_error, runtime)?;
+                let (store, quotas) = (Arc::new(store), Quotas::default());
+                Some(Shared { store, on_error: *on_error, quotas })
             }
         };
-        Ok(Self::with_clock(config, &MonotonicClock, store))
+        Ok(Self::build(config, &MonotonicClock, shared, None))
+    }
+
+    /// The quotas that `config` gives from now on. What stays is taken over: used up as it is, with
+    /// its waiting fleet, and with all that was counted. Who waits, waits on where it does.
+    #[must_use]
+    pub fn under(&self, config: &Config) -> Self {
+        let mut shared = self.shared.clone();
+        if let (Some(shared), QuotaStore::Redis { on_error, .. }) =
+            (&mut shared, &config.rate_limit.store)
+        {
+            shared.on_error = *on_error;
+        }
+        Self::build(config, &MonotonicClock, shared, Some(self))
+    }
+
+    /// These quotas are in force.
+    pub fn take_over(&self) {
+        if let Some(shared) = &self.shared {
+            shared.store.set_on_error(shared.on_error);
+        }
     }
 }
 
 impl<C: Clock + Clone> Limiter<C> {
-    fn with_clock(config: &Config, clock: &C, store: Option<Arc<Store>>) -> Self {
+    fn build(config: &Config, clock: &C, shared: Option<Shared>, before: Option<&Self>) -> Self {
+        let known: HashMap<_, _> = before
+            .into_iter()
+            .flat_map(Self::quotas)
+            .map(|quota| ((quota.terms.scope, &*quota.name), quota))
+            .collect();
         let quota = |scope, name: &str, rate: Option<Rate>, burst: Option<NonZeroU32>| {
             let terms = Terms::new(scope, rate?, burst);
-            Some(match &store {
-                None => Quota::Local(Bucket::new(terms, clock.clone())),
-                Some(store) => Quota::Shared(SharedQuota::new(store, name, terms)),
-            })
+            // One of another size begins as a new one does.
+            let known = known.get(&(scope, name)).filter(|known| known.terms == terms);
+            Some(known.map_or_else(
+                || {
+                    let kept = match &shared {
+                        None => Kept::Local(Bucket::new(terms, clock.clone())),
+                        Some(Shared { store, quotas, .. }) => {
+                            Kept::Shared(quotas.keep(SharedQuota::new(store, name, terms)))
+                        }
+                    };
+                    Arc::new(Quota { name: name.into(), terms, kept })
+                },
+                |known| Arc::clone(known),
+            ))
+        };
+        let under_way = |caller: &config::Caller| {
+            let before = before.into_iter().flat_map(|before| before.concurrent.iter().flatten());
+            let mut before = before.filter(|known| known.caller == caller.name);
+            let number = before.next().map(|known| Arc::clone(&known.number)).unwrap_or_default();
+            let most = caller.max_concurrent?.get();
+            Some(UnderWay { caller: Arc::clone(&caller.name), number, most })
         };
         let limits = &config.rate_limit;
         let share = |route: &Route| {
@@ -163,14 +236,17 @@ impl<C: Clock + Clone> Limiter<C> {
                 })
                 .collect(),
             routes: Catalogue::get().routes().iter().map(share).collect(),
-            concurrent: (config.callers.iter())
-                .map(|caller| Some((Arc::default(), caller.max_concurrent?.get())))
-                .collect(),
-            queue: Arc::default(),
-            refusals: Refusals::default(),
+            concurrent: config.callers.iter().map(under_way).collect(),
+            queue: Arc::new(before.map_or_else(Queue::default, |before| before.queue.another())),
+            refusals: before.map(|before| Arc::clone(&before.refusals)).unwrap_or_default(),
             mode: limits.mode,
-            store,
+            shared,
         }
+    }
+
+    fn quotas(&self) -> impl Iterator<Item = &Arc<Quota<C>>> {
+        let all = self.callers.iter().chain(&self.identities).chain(&self.patterns);
+        all.flatten().chain(&self.global)
     }
 
     /// What was refused; counted by whoever refuses.
@@ -181,10 +257,11 @@ impl<C: Clock + Clone> Limiter<C> {
     /// Counts one more request of the caller at that position as under way; `None` if it has as
     /// many as it may.
     pub fn enter(&self, caller: usize) -> Option<Option<Permit>> {
-        let Some(Some((under_way, most))) = self.concurrent.get(caller) else { return Some(None) };
-        let entered =
-            under_way.fetch_update(AcqRel, Acquire, |now| (now < *most).then_some(now + 1));
-        entered.ok().map(|_| Some(Permit(Arc::clone(under_way))))
+        let Some(Some(UnderWay { number, most, .. })) = self.concurrent.get(caller) else {
+            return Some(None);
+        };
+        let entered = number.fetch_update(AcqRel, Acquire, |now| (now < *most).then_some(now + 1));
+        entered.ok().map(|_| Some(Permit(Arc::clone(number))))
     }
 
     /// Takes what is left to take; stops at the first quota that is used up, or of which only the
@@ -200,9 +277,9 @@ impl<C: Clock + Clone> Limiter<C> {
         let others = [own, identity, self.global.as_ref()].into_iter().flatten();
         let all = patterns.chain(others.map(|quota| (quota, weight)));
         for (quota, weight) in all.skip(claim.passed) {
-            let decision = match quota {
-                Quota::Local(bucket) => bucket.take(weight),
-                Quota::Shared(quota) => match quota.take(weight) {
+            let decision = match &quota.kept {
+                Kept::Local(bucket) => bucket.take(weight),
+                Kept::Shared(quota) => match quota.take(weight) {
                     Some(decision) => decision,
                     None => return Err(Unknown { quota, weight }),
                 },
@@ -288,18 +365,18 @@ impl Limiter {
 
     /// How the store fares, if a fleet shares the quotas.
     pub fn store(&self) -> Option<Status> {
-        self.store.as_ref().map(|store| store.status())
+        self.shared.as_ref().map(|shared| shared.store.status())
     }
 
-    /// Keeps what is shared in order until `stop` is cancelled, and gives back what is left then.
-    pub async fn keep(self: Arc<Self>, stop: CancellationToken) {
-        let Some(store) = &self.store else { return };
-        let all = self.callers.iter().chain(&self.identities).chain(&self.patterns).flatten();
-        let all = all.chain(&self.global).filter_map(|quota| match quota {
-            Quota::Local(_) => None,
-            Quota::Shared(quota) => Some(Arc::clone(quota)),
-        });
-        shared::keep(store, all.collect(), stop).await;
+    /// Keeps what is shared in order until `stop` is cancelled, and gives back what is left then;
+    /// also for all limiters that take over from this one.
+    pub fn keep(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+        let shared = self.shared.clone();
+        async move {
+            if let Some(Shared { store, quotas, .. }) = shared {
+                shared::keep(&store, &quotas, stop).await;
+            }
+        }
     }
 }
 
@@ -331,134 +408,4 @@ impl Claim {
 }
 
 #[cfg(test)]
-mod tests {
-    use governor::clock::FakeRelativeClock;
-
-    use super::*;
-    use crate::config::load::load_str;
-
-    const TWO_CALLERS: &str = "[identities.main]\napi_token = \"t\"\n\
-        [callers.a]\nrate = \"60/m\"\nburst = 2\n\
-        [callers.b]\napi_key_hash = \"blake3:1111111111111111111111111111111111111111111111111111111111111111\"\n\
-        [rate_limit]\nglobal = \"3/s\"\n";
-
-    impl Limiter<FakeRelativeClock> {
-        fn take(&self, caller: usize, identity: usize, route: Option<&Route>) -> Decision {
-            self.go_on(&mut Claim::new(caller, identity, route)).expect("it is known")
-        }
-    }
-
-    fn limiter(clock: &FakeRelativeClock) -> Limiter<FakeRelativeClock> {
-        Limiter::with_clock(&load_str(TWO_CALLERS, &[]).unwrap().config, clock, None)
-    }
-
-    #[test]
-    fn a_quota_is_used_up_and_comes_back_one_by_one() {
-        let clock = FakeRelativeClock::default();
-        let limiter = limiter(&clock);
-        let remaining = || match limiter.take(0, 0, None) {
-            Decision::Granted(standing) => Ok(standing.remaining),
-            Decision::Refused { retry_after, standing } => Err((standing.scope, retry_after)),
-            Decision::Unlimited | Decision::Unreachable { .. } => panic!("there is a quota"),
-        };
-
-        assert_eq!([remaining(), remaining()], [Ok(1), Ok(0)]);
-        assert_eq!(remaining(), Err((Scope::Caller, Duration::from_secs(1))));
-        clock.advance(Duration::from_secs(1));
-        assert_eq!(remaining(), Ok(0));
-        assert!(remaining().is_err());
-    }
-
-    #[test]
-    fn the_quota_of_all_limits_those_who_have_none_of_their_own() {
-        let limiter = limiter(&FakeRelativeClock::default());
-
-        let granted =
-            (0..10).filter(|_| matches!(limiter.take(1, 0, None), Decision::Granted(_))).count();
-
-        assert_eq!(granted, 3);
-        let refused = limiter.take(1, 0, None);
-        assert!(
-            matches!(refused, Decision::Refused { standing, .. } if standing.scope == Scope::Global)
-        );
-    }
-
-    #[test]
-    fn who_is_over_its_own_quota_takes_nothing_from_the_others() {
-        let limiter = limiter(&FakeRelativeClock::default());
-        let hasty =
-            (0..10).filter(|_| matches!(limiter.take(0, 0, None), Decision::Granted(_))).count();
-
-        let other = limiter.take(1, 0, None);
-
-        assert_eq!(hasty, 2);
-        assert!(matches!(other, Decision::Granted(standing) if standing.remaining == 0));
-    }
-
-    fn route(key: &str) -> &'static Route {
-        let is_it = |route: &&Route| route.template == format!("/api/v1/{key}");
-        Catalogue::get().routes().iter().find(is_it).expect("a route")
-    }
-
-    fn granted(limiter: &Limiter<FakeRelativeClock>, route: &Route) -> (usize, Option<Scope>) {
-        let mut refused = None;
-        let granted = (0..100)
-            .take_while(|_| match limiter.take(0, 0, Some(route)) {
-                Decision::Refused { standing, .. } => {
-                    refused = Some(standing.scope);
-                    false
-                }
-                _ => true,
-            })
-            .count();
-        (granted, refused)
-    }
-
-    #[test]
-    fn routes_and_identities_have_quotas_of_their_own_and_some_calls_weigh_more() {
-        let text = "[identities.main]\napi_token = \"t\"\n\
-            [callers.a]\nrate = \"60/m\"\nburst = 20\n\
-            [rate_limit]\nper_identity = \"30/s\"\n\
-            [rate_limit.routes.\"POST transfer/*\"]\nrate = \"3/m\"\nburst = 3\n\
-            [rate_limit.routes.\"@destructive\"]\nweight = 5\n";
-        let config = load_str(text, &[]).unwrap().config;
-        let limiter = || Limiter::with_clock(&config, &FakeRelativeClock::default(), None);
-
-        assert_eq!(granted(&limiter(), route("transfer/transfer")), (3, Some(Scope::Route)));
-        assert_eq!(granted(&limiter(), route("project/get_all")), (20, Some(Scope::Caller)));
-        assert_eq!(granted(&limiter(), route("project/delete")), (4, Some(Scope::Caller)));
-    }
-
-    #[test]
-    fn a_caller_has_so_many_requests_under_way_and_no_more() {
-        let text = "[identities.main]\napi_token = \"t\"\n[callers.a]\nmax_concurrent = 2\n";
-        let limiter = Limiter::with_clock(
-            &load_str(text, &[]).unwrap().config,
-            &FakeRelativeClock::default(),
-            None,
-        );
-
-        let (first, second) = (limiter.enter(0).unwrap(), limiter.enter(0).unwrap());
-        assert!(limiter.enter(0).is_none());
-        drop(first);
-        assert!(limiter.enter(0).is_some());
-        drop(second);
-        assert!(limiter.enter(7).is_some_and(|permit| permit.is_none()));
-    }
-
-    #[test]
-    fn over_a_minute_a_quota_is_exact() {
-        let text =
-            "[identities.main]\napi_token = \"t\"\n[callers.a]\nrate = \"50/s\"\nburst = 10\n";
-        let clock = FakeRelativeClock::default();
-        let limiter = Limiter::with_clock(&load_str(text, &[]).unwrap().config, &clock, None);
-        let mut granted = 0;
-        for _ in 0..60_000 {
-            clock.advance(Duration::from_millis(1));
-            granted += usize::from(matches!(limiter.take(0, 0, None), Decision::Granted(_)));
-        }
-
-        // 50 in each second, and what may come at once at the beginning.
-        assert!((2970..=3040).contains(&granted), "{granted}");
-    }
-}
+mod tests;

@@ -32,6 +32,12 @@ pub struct Queue {
     lines: Mutex<Lines>,
     /// How many wait, to be read without the lock.
     waiting: AtomicUsize,
+    counts: Arc<Counts>,
+}
+
+/// What has become of those who waited.
+#[derive(Debug, Default)]
+struct Counts {
     turned_away: AtomicU64,
     granted: AtomicU64,
     in_vain: AtomicU64,
@@ -56,6 +62,11 @@ struct Waiter {
 }
 
 impl Queue {
+    /// Another one, which goes on counting.
+    pub(super) fn another(&self) -> Self {
+        Self { counts: Arc::clone(&self.counts), ..Self::default() }
+    }
+
     /// How many wait.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
@@ -63,17 +74,17 @@ impl Queue {
 
     /// How many found no room.
     pub fn turned_away(&self) -> u64 {
-        self.turned_away.load(Relaxed)
+        self.counts.turned_away.load(Relaxed)
     }
 
     /// How many waited and got what they waited for.
     pub fn granted(&self) -> u64 {
-        self.granted.load(Relaxed)
+        self.counts.granted.load(Relaxed)
     }
 
     /// How many waited as long as they could, and got nothing.
     pub fn in_vain(&self) -> u64 {
-        self.in_vain.load(Relaxed)
+        self.counts.in_vain.load(Relaxed)
     }
 
     /// Waits for the quotas of `claim`, at most as long as `patience`; `None` if in vain.
@@ -84,11 +95,14 @@ impl Queue {
         patience: Duration,
     ) -> Option<Decision> {
         let Some(answer) = self.join(limiter, claim) else {
-            self.turned_away.fetch_add(1, Relaxed);
+            self.counts.turned_away.fetch_add(1, Relaxed);
             return None;
         };
         let granted = timeout(patience, answer).await.ok().and_then(Result::ok);
-        let count = if granted.is_some() { &self.granted } else { &self.in_vain };
+        let count = match granted {
+            Some(_) => &self.counts.granted,
+            None => &self.counts.in_vain,
+        };
         count.fetch_add(1, Relaxed);
         granted
     }

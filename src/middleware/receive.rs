@@ -21,7 +21,7 @@ use crate::{
 pub struct Gateway(Arc<dyn Fn(Request, Arrival) -> Answering + Send + Sync>);
 
 /// An answer that is still to come. It cannot fail.
-type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+pub type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
 impl Gateway {
     /// Puts `way` behind the door.

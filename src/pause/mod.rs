@@ -9,7 +9,7 @@ mod counts;
 use std::{
     collections::HashMap,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
             AtomicBool, AtomicUsize,
             Ordering::{AcqRel, Acquire, Relaxed},
@@ -94,14 +94,25 @@ impl Reason {
 /// All pauses. Hosts and identities are few, so there are never many.
 #[derive(Debug, Default)]
 pub struct Pauses {
+    state: Arc<State>,
+    /// Of each identity, the number that it has as long as it stays, whatever its position; those
+    /// beyond have their position.
+    numbers: Vec<usize>,
+}
+
+/// What outlives a configuration.
+#[derive(Debug, Default)]
+struct State {
     /// Whether there is any: all that a request asks while there is none.
     any: AtomicBool,
+    /// Numbers below this one have been given to identities.
+    next_number: AtomicUsize,
     book: Mutex<Book>,
     waiting: AtomicUsize,
     counters: Counters,
 }
 
-/// Whom a pause is for: a host, and one identity or everybody.
+/// Whom a pause is for: a host, and one identity (by its number) or everybody.
 type Whom = (Host, Option<usize>);
 
 #[derive(Debug, Default)]
@@ -174,9 +185,28 @@ impl Drop for Place<'_> {
 }
 
 impl Pauses {
+    /// The same pauses for other identities: of each, the position that it had, if it was there.
+    #[must_use]
+    pub fn under(&self, identities: &[Option<usize>]) -> Self {
+        let known =
+            self.numbers.len().max(identities.iter().flatten().map(|at| at + 1).max().unwrap_or(0));
+        let highest = (0..known).map(|at| self.number(at) + 1).max().unwrap_or(0);
+        self.state.next_number.fetch_max(highest, AcqRel);
+        let number = |before: &Option<usize>| match before {
+            Some(before) => self.number(*before),
+            None => self.state.next_number.fetch_add(1, AcqRel),
+        };
+        let numbers = identities.iter().map(number).collect();
+        Self { state: Arc::clone(&self.state), numbers }
+    }
+
+    fn number(&self, identity: usize) -> usize {
+        self.numbers.get(identity).copied().unwrap_or(identity)
+    }
+
     /// Whether there is any pause, whomever it is for.
     pub fn any(&self) -> bool {
-        self.any.load(Relaxed)
+        self.state.any.load(Relaxed)
     }
 
     /// Whether a request of `identity` may be sent to `host`, and whether it has to find something
@@ -191,8 +221,8 @@ impl Pauses {
         }
         let mut book = self.book();
         book.pauses.retain(|_, pause| !pause.is_past(now));
-        self.any.store(!book.pauses.is_empty(), Relaxed);
-        let whom = [(host, None), (host, Some(identity))];
+        self.state.any.store(!book.pauses.is_empty(), Relaxed);
+        let whom = [(host, None), (host, Some(self.number(identity)))];
         let in_force = whom.iter().filter_map(|whom| book.pauses.get(whom));
         let in_force = in_force.filter(|pause| pause.until > now);
         if let Some(pause) = in_force.max_by_key(|pause| pause.until) {
@@ -213,7 +243,7 @@ impl Pauses {
     /// a pause.
     pub fn ask(&self, identity: usize, host: Host, wish: Wish, now: Instant) -> bool {
         let whom = match wish.reason {
-            Reason::Quota => (host, Some(identity)),
+            Reason::Quota => (host, Some(self.number(identity))),
             Reason::Unavailable => (host, None),
         };
         let end = if wish.pause > CAP { End::Doubted } else { End::Told };
@@ -230,10 +260,10 @@ impl Pauses {
             _ => Pause { reason: wish.reason, until, end, number },
         };
         book.pauses.insert(whom, pause);
-        self.any.store(true, Relaxed);
+        self.state.any.store(true, Relaxed);
         drop(book);
         if before.is_none() {
-            self.counters.begun.add(host, wish.reason);
+            self.state.counters.begun.add(host, wish.reason);
         }
         before.is_none()
     }
@@ -241,61 +271,70 @@ impl Pauses {
     /// Whoever found out was answered, and not with a wish: the pause is over for all.
     pub fn lift(&self, trial: &Trial) {
         let mut book = self.book();
-        for whom in [(trial.host, None), (trial.host, Some(trial.identity))] {
+        let number = self.number(trial.identity);
+        for whom in [(trial.host, None), (trial.host, Some(number))] {
             if book.pauses.get(&whom).is_some_and(|pause| pause.number <= trial.number) {
                 book.pauses.remove(&whom);
             }
         }
-        self.any.store(!book.pauses.is_empty(), Relaxed);
+        self.state.any.store(!book.pauses.is_empty(), Relaxed);
     }
 
-    /// Those that are in force, longest first.
+    /// Those that are in force, longest first; not those of identities that are gone.
     pub fn in_force(&self, now: Instant) -> Vec<InForce> {
         let book = self.book();
         let in_force = book.pauses.iter().filter(|(_, pause)| pause.until > now);
         let mut in_force: Vec<_> = in_force
-            .map(|((host, identity), pause)| InForce {
-                host: *host,
-                identity: *identity,
-                reason: pause.reason,
-                left: pause.until - now,
+            .filter_map(|((host, number), pause)| {
+                let identity = match number {
+                    Some(number) => Some(self.position(*number)?),
+                    None => None,
+                };
+                let (reason, left) = (pause.reason, pause.until - now);
+                Some(InForce { host: *host, identity, reason, left })
             })
             .collect();
         in_force.sort_by_key(|pause| std::cmp::Reverse(pause.left));
         in_force
     }
 
+    /// Where the identity with that number is now.
+    fn position(&self, number: usize) -> Option<usize> {
+        let position = self.numbers.iter().position(|known| *known == number);
+        position.or_else(|| self.numbers.is_empty().then_some(number))
+    }
+
     /// A place to wait for the end of a pause; `None` if there are too many who wait.
     pub fn place(&self) -> Option<Place<'_>> {
-        let taken = self
-            .waiting
+        let waiting = &self.state.waiting;
+        let taken = waiting
             .fetch_update(AcqRel, Acquire, |waiting| (waiting < ROOM).then_some(waiting + 1));
-        taken.ok().map(|_| Place(&self.waiting))
+        taken.ok().map(|_| Place(waiting))
     }
 
     /// How many wait.
     pub fn waiting(&self) -> usize {
-        self.waiting.load(Relaxed)
+        self.state.waiting.load(Relaxed)
     }
 
     /// Counts a request that was refused.
     pub fn refused(&self, host: Host, reason: Reason) {
-        self.counters.refused.add(host, reason);
+        self.state.counters.refused.add(host, reason);
     }
 
     /// Counts a request that has waited and may go on.
     pub fn waited(&self, host: Host, reason: Reason) {
-        self.counters.waited.add(host, reason);
+        self.state.counters.waited.add(host, reason);
     }
 
     /// What was counted: one of each for every host and reason.
     pub fn counts(&self) -> impl Iterator<Item = Counts> {
-        self.counters.read()
+        self.state.counters.read()
     }
 
     /// Nothing can panic while the lock is held.
     fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

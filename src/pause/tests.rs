@@ -171,3 +171,21 @@ fn those_who_wait_are_bounded() {
     assert_eq!(pauses.waiting(), 0);
     assert!(pauses.place().is_some());
 }
+
+#[test]
+fn a_pause_follows_its_identity_and_nobody_else_inherits_it() {
+    let mut scene = Scene::new();
+    scene.is_told(0, Host::Api, 429, 30);
+    scene.is_told(1, Host::Api, 429, 20);
+
+    // The second becomes the first, a new one the second; the first is gone.
+    scene.pauses = scene.pauses.under(&[Some(1), None]);
+
+    assert_eq!((scene.left(0, Host::Api), scene.left(1, Host::Api)), (20.0, 0.0));
+    let in_force = scene.pauses.in_force(scene.now);
+    assert_eq!(in_force.iter().map(|it| it.identity).collect::<Vec<_>>(), [Some(0)]);
+    assert!(scene.is_told(1, Host::Api, 429, 5));
+    scene.pauses = scene.pauses.under(&[None, Some(1), Some(0)]);
+    assert_eq!(scene.left(0, Host::Api), 0.0);
+    assert_eq!((scene.left(1, Host::Api), scene.left(2, Host::Api)), (5.0, 20.0));
+}

@@ -29,8 +29,9 @@ pub(super) async fn serve(
     peer: Peer,
     watched: &Watched,
 ) -> Result<(), BoxError> {
-    let config = &care.edge.config;
-    let guard = Guard::new(stream, config.max_header_bytes, watched.handle.clone());
+    // It stays as it is now, also after a reload.
+    let max_head = care.edge.config().max_header_bytes;
+    let guard = Guard::new(stream, max_head, watched.handle.clone());
     let mut sniffing = pin!(guard.sniff());
     let Sniffed { guard, protocol } = tokio::select! {
         sniffed = &mut sniffing => sniffed?,
@@ -48,15 +49,15 @@ pub(super) async fn serve(
         let open = (!is_refused).then(|| Open::new(&watched.handle));
         let request = request.map(|body| Body::from(body).explained(explain));
         let arrival = Arrival { peer: peer.clone(), origin: Arc::clone(&origin), refusal };
-        let answer = care.gateway.answer(request.into(), arrival);
+        let answer = care.live.answer(request.into(), arrival);
         async move {
             let answer = answer.await;
             answer.map(|it| it.into_inner().map(|body| Sending::new(body, open)))
         }
     });
     match protocol {
-        Protocol::Http1 => http1::serve(care, watched, guard, service).await,
-        Protocol::Http2 => Box::pin(http2::serve(care, watched, guard, service)).await,
+        Protocol::Http1 => http1::serve(care, watched, max_head, guard, service).await,
+        Protocol::Http2 => Box::pin(http2::serve(care, watched, max_head, guard, service)).await,
     }
 }
 

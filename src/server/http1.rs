@@ -22,10 +22,12 @@ use crate::message::BoxError;
 /// Room in hyper's buffer beyond the largest head: part of the body may come with it.
 const MARGIN: usize = 16 * 1024;
 
-/// Serves what comes through `guard` until it ends.
+/// Serves what comes through `guard` until it ends. The head of a request has at most `max_head`
+/// bytes.
 pub(super) async fn serve<S>(
     care: &Care,
     watched: &Watched,
+    max_head: usize,
     mut guard: Guard<Stream>,
     mut service: S,
 ) -> Result<(), BoxError>
@@ -35,7 +37,7 @@ where
     let mut builder = http1::Builder::new();
     builder
         .header_read_timeout(None) // the guard's business
-        .max_buf_size(care.edge.config.max_header_bytes.saturating_add(MARGIN));
+        .max_buf_size(max_head.saturating_add(MARGIN));
     loop {
         guard = arrival(care, watched, guard).await?;
         watched.rests.store(false, Ordering::Relaxed);

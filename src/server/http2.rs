@@ -35,10 +35,12 @@ const FRAME: u32 = 16 * 1024;
 /// What the client may make us keep of header fields it repeats.
 const HEADER_TABLE: u32 = 4096;
 
-/// Serves what comes through `guard` until it ends.
+/// Serves what comes through `guard` until it ends. The head of a request has at most `max_head`
+/// bytes.
 pub(super) async fn serve<S>(
     care: &Care,
     watched: &Watched,
+    max_head: usize,
     guard: Guard<Stream>,
     service: S,
 ) -> Result<(), BoxError>
@@ -46,7 +48,7 @@ where
     S: Service<Request<Incoming>, Response = Response<Sending>>,
     S: Service<Request<Incoming>, Error: Into<BoxError>, Future: Send + 'static>,
 {
-    let header_list = u32::try_from(care.edge.config.max_header_bytes).unwrap_or(u32::MAX);
+    let header_list = u32::try_from(max_head).unwrap_or(u32::MAX);
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)

@@ -21,13 +21,16 @@ mod connection;
 mod http1;
 mod http2;
 mod listener;
+mod live;
+mod room;
 mod sending;
 mod tls;
 pub mod wire;
 mod worker;
 
 pub use listener::{BindError, Bound};
-pub use tls::{Renewal, Tls};
+use live::Live;
+pub use tls::{Configured, Renewal, Tls};
 use worker::{Edge, Worker};
 
 /// A worker that was told to end has nothing left to wait for.
@@ -37,6 +40,7 @@ const ENDING: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Server {
     edge: Arc<Edge>,
+    lives: Arc<[Live]>,
     workers: Vec<Running>,
     bound: Bound,
 }
@@ -51,7 +55,8 @@ struct Running {
 }
 
 impl Server {
-    /// Starts to serve what comes in at `bound`, with `tls` where that is TCP; each worker answers with a gateway of its own.
+    /// Starts to serve what comes in at `bound`, with `tls` where that is TCP; each worker answers
+    /// with its own of `gateways`, of which there is one for each.
     ///
     /// # Errors
     ///
@@ -60,12 +65,13 @@ impl Server {
         config: &config::Server,
         mut bound: Bound,
         tls: Option<Arc<Tls>>,
-        gateway: impl Fn() -> Gateway,
+        gateways: Vec<Gateway>,
     ) -> io::Result<Self> {
         let edge = Arc::new(Edge::new(config, tls));
-        let mut workers = Vec::with_capacity(config.workers);
-        for number in 0..config.workers {
-            let worker = Worker::new(Arc::clone(&edge), gateway(), bound.take())?;
+        let lives: Arc<[Live]> = gateways.into_iter().map(Live::new).collect();
+        let mut workers = Vec::with_capacity(lives.len());
+        for (number, live) in lives.iter().enumerate() {
+            let worker = Worker::new(Arc::clone(&edge), live.clone(), bound.take())?;
             let (drained, has_drained) = oneshot::channel();
             let (stop, stopped) = oneshot::channel();
             let thread = std::thread::Builder::new()
@@ -73,12 +79,17 @@ impl Server {
                 .spawn(move || worker.run(drained, stopped))?;
             workers.push(Running { thread, drained: has_drained, stop });
         }
-        Ok(Self { edge, workers, bound })
+        Ok(Self { edge, lives, workers, bound })
     }
 
     /// Where it listens, with the ports that the system chose.
     pub fn addresses(&self) -> &[Listen] {
         self.bound.addresses()
+    }
+
+    /// What changes how it serves, without a break.
+    pub fn switch(&self) -> Switch {
+        Switch { edge: Arc::clone(&self.edge), lives: Arc::clone(&self.lives) }
     }
 
     /// How many connections are open.
@@ -87,8 +98,9 @@ impl Server {
     }
 
     /// Takes no new connection, lets what is under way finish, and ends. What has not finished
-    /// `within` that time is cut; returns how many connections that were.
-    pub async fn drain(self, within: Duration) -> usize {
+    /// within `server.drain_timeout` is cut; returns how many connections that were.
+    pub async fn drain(self) -> usize {
+        let within = self.edge.config().drain_timeout;
         self.edge.drain();
         let mut workers = self.workers;
         let all = async {
@@ -109,5 +121,28 @@ impl Server {
         }
         self.bound.clean_up();
         cut
+    }
+}
+
+/// Changes how a running server serves: see [`Server::switch`].
+#[derive(Clone, Debug)]
+pub struct Switch {
+    edge: Arc<Edge>,
+    lives: Arc<[Live]>,
+}
+
+impl Switch {
+    /// Serves as `config` says, with its own of `gateways` at each worker: from the next request
+    /// on, also on connections that are open.
+    pub fn put_in_force(&self, config: &config::Server, gateways: Vec<Gateway>) {
+        self.edge.configure(config);
+        for (live, gateway) in self.lives.iter().zip(gateways) {
+            live.swap(gateway);
+        }
+    }
+
+    /// What TCP connections are served with, if not in the clear.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.edge.tls.as_ref()
     }
 }

@@ -10,11 +10,12 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use futures_util::task::AtomicWaker;
 use tokio::{
     net::{TcpListener, UnixListener},
     runtime::{Builder, Runtime},
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    sync::oneshot,
     time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -22,10 +23,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     connection,
     listener::Listener,
+    live::Live,
+    room::{Permit, Room},
     tls::{self, Socket, Tls},
     wire::{Handle, Patience, Ticks},
 };
-use crate::{config, message::Peer, middleware::receive::Gateway};
+use crate::{config, message::Peer};
 
 /// How fine time is where it guards connections: coarse enough to cost nothing.
 const TICK: Duration = Duration::from_millis(250);
@@ -39,14 +42,14 @@ const REST: Duration = Duration::from_millis(100);
 /// What all workers share.
 #[derive(Debug)]
 pub(super) struct Edge {
-    /// How connections are served.
-    pub(super) config: config::Server,
+    /// How connections are served: read anew for each, and for each look at all of them.
+    config: ArcSwap<config::Server>,
     /// What TCP connections are served with; `None`: in the clear.
     pub(super) tls: Option<Arc<Tls>>,
     /// Connections that are open.
     pub(super) open: AtomicUsize,
-    /// A permit for each connection that may still come; the rest wait in the system's queue.
-    room: Arc<Semaphore>,
+    /// For connections that may still come; the rest wait in the system's queue.
+    room: Room,
     /// Cancelled when the drain begins.
     pub(super) draining: CancellationToken,
 }
@@ -54,12 +57,23 @@ pub(super) struct Edge {
 impl Edge {
     pub(super) fn new(config: &config::Server, tls: Option<Arc<Tls>>) -> Self {
         Self {
-            config: config.clone(),
+            config: ArcSwap::from_pointee(config.clone()),
             tls,
             open: AtomicUsize::new(0),
-            room: Arc::new(Semaphore::new(config.max_connections)),
+            room: Room::new(config.max_connections),
             draining: CancellationToken::new(),
         }
+    }
+
+    /// How connections are served now.
+    pub(super) fn config(&self) -> Arc<config::Server> {
+        self.config.load_full()
+    }
+
+    /// Serves connections so from now on; those that are open stay as they are, but for their times.
+    pub(super) fn configure(&self, config: &config::Server) {
+        self.room.resize(config.max_connections);
+        self.config.store(Arc::new(config.clone()));
     }
 
     /// From now on no connection is accepted, and each one ends with its present exchange.
@@ -80,7 +94,7 @@ pub(super) struct Worker {
 /// What a worker knows of its connections.
 pub(super) struct Care {
     pub(super) edge: Arc<Edge>,
-    pub(super) gateway: Gateway,
+    pub(super) live: Live,
     pub(super) ticks: Arc<Ticks>,
     connections: Mutex<HashMap<u64, Arc<Watched>>>,
 }
@@ -109,14 +123,10 @@ impl Watched {
 }
 
 impl Worker {
-    pub(super) fn new(
-        edge: Arc<Edge>,
-        gateway: Gateway,
-        listeners: Vec<Listener>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(edge: Arc<Edge>, live: Live, listeners: Vec<Listener>) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (ticks, connections) = (Arc::default(), Mutex::default());
-        let care = Arc::new(Care { edge, gateway, ticks, connections });
+        let care = Arc::new(Care { edge, live, ticks, connections });
         Ok(Self { runtime, listeners, care })
     }
 
@@ -158,8 +168,7 @@ async fn accept(listener: Listener, care: Arc<Care>) -> io::Result<()> {
         match accepted {
             Ok((stream, peer)) => {
                 // A worker that waits for clients keeps no room from one that has them.
-                let room = Arc::clone(&care.edge.room).acquire_owned().await;
-                let Ok(permit) = room else { return Ok(()) };
+                let Some(permit) = care.edge.room.enter().await else { return Ok(()) };
                 tokio::spawn(serve(Arc::clone(&care), stream, peer, permit));
             }
             Err(error) if is_of_one_connection(&error) => {}
@@ -172,7 +181,7 @@ async fn accept(listener: Listener, care: Arc<Care>) -> io::Result<()> {
 }
 
 /// Serves one connection and keeps account of it.
-async fn serve(care: Arc<Care>, socket: Socket, peer: Peer, permit: OwnedSemaphorePermit) {
+async fn serve(care: Arc<Care>, socket: Socket, peer: Peer, permit: Permit) {
     let handle = Handle::new(Arc::clone(&care.ticks));
     let (waker, abandoned, rests) = Default::default();
     let watched = Arc::new(Watched { handle, waker, abandoned, rests });
@@ -189,16 +198,16 @@ async fn serve(care: Arc<Care>, socket: Socket, peer: Peer, permit: OwnedSemapho
 async fn sweep(care: &Care) {
     let ticks =
         |time: Duration| u32::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
-    let config = &care.edge.config;
-    let patience = Patience {
-        header: ticks(config.header_timeout).max(1),
-        idle: ticks(config.idle_timeout).max(1),
-    };
     let mut interval = interval(TICK);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
         care.ticks.advance();
+        let config = care.edge.config();
+        let patience = Patience {
+            header: ticks(config.header_timeout).max(1),
+            idle: ticks(config.idle_timeout).max(1),
+        };
         let connections = care.connections();
         for connection in connections.values() {
             if connection.handle.overdue(care.ticks.now(), patience).is_some() {
@@ -233,11 +242,11 @@ impl Care {
 struct Account<'a> {
     care: &'a Care,
     number: u64,
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
 }
 
 impl<'a> Account<'a> {
-    fn open(care: &'a Care, watched: &Arc<Watched>, permit: OwnedSemaphorePermit) -> Self {
+    fn open(care: &'a Care, watched: &Arc<Watched>, permit: Permit) -> Self {
         care.edge.open.fetch_add(1, Ordering::Relaxed);
         // Unique while the connection lives: no other can have that address.
         let number = Arc::as_ptr(watched).addr() as u64;

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
@@ -13,20 +14,21 @@ use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
     Error, Token,
     counts::Counters,
     error::sentence,
-    keeper::Shared,
+    keeper::{Given, Shared},
     login::Fingerprint,
     slot::Slot,
     status::{CredentialsKind, State, Status},
     supervise::supervise,
 };
 use crate::{
-    config::{Identity, secret::Secret},
+    config::{Credentials, secret::Secret},
     upstream::userinfo::{self, userinfo},
 };
 
@@ -43,9 +45,11 @@ const WARNINGS: [i64; 3] = [14, 7, 1];
 
 /// Keeps the configured token of one identity.
 pub(super) struct ApiToken {
-    identity: Identity,
-    secret: Secret,
+    name: Arc<str>,
+    given: ArcSwap<Given>,
     shared: Arc<Shared>,
+    /// Cancelled when the identity, or the gateway, has come to its end.
+    stop: CancellationToken,
     slot: Slot,
     counters: Counters,
     wake: Notify,
@@ -77,7 +81,7 @@ enum Failure {
 }
 
 impl ApiToken {
-    pub(super) fn new(identity: Identity, secret: Secret, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(given: Given, shared: Arc<Shared>) -> Self {
         let seen = shared.clock.now();
         let standing = Standing {
             failure: None,
@@ -89,8 +93,9 @@ impl ApiToken {
             seen,
         };
         Self {
-            identity,
-            secret,
+            name: Arc::clone(&given.identity.name),
+            given: ArcSwap::from_pointee(given),
+            stop: shared.stop.child_token(),
             shared,
             slot: Slot::default(),
             counters: Counters::default(),
@@ -100,14 +105,38 @@ impl ApiToken {
         }
     }
 
+    /// Whose token it is.
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Goes on with what is configured now. Another token is proved before it comes into force.
+    pub(super) fn follow(&self, given: Given) {
+        self.given.store(Arc::new(given));
+        self.wake.notify_one();
+    }
+
+    /// Ends it. The session of an API token is nobody's here to end.
+    pub(super) fn end(&self) {
+        self.stop.cancel();
+    }
+
+    /// Where the configured token is.
+    fn secret(&self) -> Option<Secret> {
+        match &self.given.load().identity.credentials {
+            Credentials::ApiToken(secret) => Some(secret.clone()),
+            Credentials::Password { .. } => None,
+        }
+    }
+
     /// Begins to look at the token, in the background.
     pub(super) fn start(self: &Arc<Self>) {
-        let Shared { runtime, tasks, stop, .. } = &*self.shared;
-        let (name, keeper) = (Arc::clone(&self.identity.name), Arc::clone(self));
+        let Shared { runtime, tasks, .. } = &*self.shared;
+        let (name, keeper) = (Arc::clone(&self.name), Arc::clone(self));
         let died = Arc::clone(self);
         let keep = move || Arc::clone(&keeper).keep();
         let died = move || died.counters.keeper_restarts.add();
-        tasks.spawn_on(supervise(runtime.clone(), name, stop.clone(), keep, died), runtime);
+        tasks.spawn_on(supervise(runtime.clone(), name, self.stop.clone(), keep, died), runtime);
     }
 
     /// The token in force, if it may be sent. Takes no lock.
@@ -172,7 +201,7 @@ impl ApiToken {
             (None, None) => State::None,
         };
         Status {
-            name: self.identity.name.to_string(),
+            name: self.name.to_string(),
             credentials: CredentialsKind::ApiToken,
             state,
             serving: token.is_some(),
@@ -202,7 +231,7 @@ impl ApiToken {
             self.standing().seen = self.shared.clock.now();
             self.looks.send_modify(|looks| *looks += 1);
             select! {
-                () = self.shared.stop.cancelled() => return,
+                () = self.stop.cancelled() => return,
                 () = self.wake.notified() => {}
                 () = sleep(LOOK) => {}
             }
@@ -214,7 +243,8 @@ impl ApiToken {
         if self.slot.token().is_some_and(|token| !token.serves(self.shared.clock.now())) {
             self.lay_down(Failure::NoUse("it has expired".into()));
         }
-        let jwt = match self.secret.read() {
+        let Some(secret) = self.secret() else { return };
+        let jwt = match secret.read() {
             Ok(jwt) => jwt,
             Err(error) => {
                 // An unreadable file takes nothing away from what was read before.
@@ -235,7 +265,7 @@ impl ApiToken {
                 return;
             }
             // One that is still being written is not taken for a new one.
-            let is_file = matches!(self.secret, Secret::File(_));
+            let is_file = matches!(secret, Secret::File(_));
             if is_file && !first && standing.candidate.replace(read) != Some(read) {
                 return;
             }
@@ -257,13 +287,13 @@ impl ApiToken {
                 Err(Probe::Denied) => return self.refuse(read, "the API denies it"),
                 // Nothing was decided: the old one goes on, and the new one is tried again.
                 Err(Probe::Undecided(reason)) => {
-                    warn!(identity = %self.identity.name, reason, "API token cannot be proved yet");
+                    warn!(identity = %self.name, reason, "API token cannot be proved yet");
                     return;
                 }
             }
         }
         info!(
-            identity = %self.identity.name,
+            identity = %self.name,
             generation,
             expires = token.expires().map(tracing::field::display),
             "API token in force",
@@ -294,7 +324,8 @@ impl ApiToken {
     }
 
     async fn probe(&self, token: &Token) -> Result<(), Probe> {
-        match timeout(PROBE, userinfo(&self.shared.upstream, token.bearer())).await {
+        let upstream = self.given.load().upstream.clone();
+        match timeout(PROBE, userinfo(&upstream, token.bearer())).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(userinfo::Error::Answered(StatusCode::UNAUTHORIZED))) => Err(Probe::Denied),
             Ok(Err(error)) => Err(Probe::Undecided(sentence(&error))),
@@ -304,7 +335,7 @@ impl ApiToken {
 
     /// A token that was read is no use; one that serves goes on serving.
     fn refuse(&self, read: Fingerprint, reason: &str) {
-        error!(identity = %self.identity.name, reason, "API token is no use");
+        error!(identity = %self.name, reason, "API token is no use");
         let mut standing = self.standing();
         standing.refused = Some(read);
         standing.candidate = None;
@@ -317,7 +348,7 @@ impl ApiToken {
     fn lay_down(&self, failure: Failure) {
         drop(self.slot.take());
         if let Failure::NoUse(reason) = &failure {
-            error!(identity = %self.identity.name, %reason, "API token is out of force");
+            error!(identity = %self.name, %reason, "API token is out of force");
         }
         self.fail(failure);
     }
@@ -335,12 +366,12 @@ impl ApiToken {
         if standing.warned.is_none_or(|warned| days < warned) {
             standing.warned = Some(days);
             let hours = rest.as_hours();
-            warn!(identity = %self.identity.name, %expires, hours, "API token expires soon");
+            warn!(identity = %self.name, %expires, hours, "API token expires soon");
         }
     }
 
     fn failure(&self) -> Error {
-        let identity = Arc::clone(&self.identity.name);
+        let identity = Arc::clone(&self.name);
         match self.standing().failure.clone() {
             Some(Failure::NoUse(reason)) => Error::ApiToken { identity, reason },
             Some(Failure::Unreadable(reason)) => {
@@ -351,7 +382,7 @@ impl ApiToken {
     }
 
     fn no_use(&self, reason: &str) -> Error {
-        Error::ApiToken { identity: Arc::clone(&self.identity.name), reason: reason.into() }
+        Error::ApiToken { identity: Arc::clone(&self.name), reason: reason.into() }
     }
 
     fn standing(&self) -> MutexGuard<'_, Standing> {

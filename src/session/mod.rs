@@ -5,6 +5,7 @@ mod backoff;
 mod counts;
 mod error;
 mod keeper;
+mod kept;
 mod login;
 mod machine;
 mod skew;
@@ -12,6 +13,8 @@ mod slot;
 mod status;
 mod steps;
 mod store;
+#[cfg(test)]
+mod succession_tests;
 mod supervise;
 #[cfg(test)]
 mod testing;
@@ -28,14 +31,8 @@ use tokio::{
     time::{error::Elapsed, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::warn;
+use tracing::{info, warn};
 
-use self::{
-    api_token::ApiToken,
-    keeper::{Keeper, Shared},
-    skew::Skew,
-    store::{Binding, Store},
-};
 pub use self::{
     error::Error,
     login::Error as LoginError,
@@ -43,9 +40,15 @@ pub use self::{
     store::OpenError,
     token::Token,
 };
+use self::{
+    keeper::{Given, Shared},
+    kept::Kept,
+    skew::Skew,
+    store::Store,
+};
 use crate::{
     clock::Clock,
-    config::{self, BaseUrl, Credentials, Identity},
+    config::{self, BaseUrl, Identity},
     upstream::Upstream,
     upstream::auth::{self, Unavailable},
 };
@@ -56,17 +59,14 @@ const REQUEST_TOKEN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Our sessions, one for each configured identity and by its position. Nothing that one of them does
 /// touches another.
+///
+/// Other identities make other sessions, which take over those that stay: see [`Sessions::under`].
 pub struct Sessions {
+    identities: Vec<Identity>,
     keepers: Vec<Kept>,
+    upstream: Upstream,
+    store: Arc<Store>,
     shared: Arc<Shared>,
-}
-
-/// How an identity is kept signed in.
-enum Kept {
-    /// By logging in.
-    Login(Arc<Keeper>),
-    /// By a configured token.
-    ApiToken(Arc<ApiToken>),
 }
 
 impl Sessions {
@@ -83,9 +83,8 @@ impl Sessions {
         clock: Clock,
         runtime: Handle,
     ) -> Result<Arc<Self>, OpenError> {
-        let store = Store::open(config)?;
+        let store = Arc::new(Store::open(config)?);
         let shared = Arc::new(Shared {
-            upstream,
             clock,
             skew: Skew::default(),
             runtime,
@@ -93,33 +92,72 @@ impl Sessions {
             stop: CancellationToken::new(),
             on_error: config.on_error,
         });
-        let kept = |identity: &Identity| match &identity.credentials {
-            Credentials::Password { username, user_type, .. } => {
-                let binding = Binding {
-                    identity: Arc::clone(&identity.name),
-                    username: username.clone(),
-                    user_type: *user_type,
-                    auth_url: auth_url.to_string(),
-                };
-                let shelf = store.shelf(&binding, &shared.clock);
-                Kept::Login(Arc::new(Keeper::new(identity.clone(), shelf, Arc::clone(&shared))))
-            }
-            Credentials::ApiToken(secret) => {
-                let (identity, secret) = (identity.clone(), secret.clone());
-                Kept::ApiToken(Arc::new(ApiToken::new(identity, secret, Arc::clone(&shared))))
-            }
-        };
-        let keepers = identities.iter().map(kept).collect();
-        Ok(Arc::new(Self { keepers, shared }))
+        let keepers = identities.iter().map(|identity| {
+            let given = Given { identity: identity.clone(), upstream: upstream.clone() };
+            Kept::new(given, auth_url, &store, &shared)
+        });
+        let (keepers, identities) = (keepers.collect(), identities.to_vec());
+        Ok(Arc::new(Self { identities, keepers, upstream, store, shared }))
     }
 
     /// Signs in now and from then on ahead of expiry, in the background.
     pub fn start(&self) {
-        for keeper in &self.keepers {
-            match keeper {
-                Kept::Login(keeper) => keeper.start(),
-                Kept::ApiToken(keeper) => keeper.start(),
+        self.keepers.iter().for_each(Kept::start);
+    }
+
+    /// Sessions of other identities. Whoever stays the same user at the same host keeps its
+    /// session, and all that is known about it. Nothing happens before [`Sessions::take_over`].
+    #[must_use]
+    pub fn under(
+        &self,
+        identities: &[Identity],
+        auth_url: &BaseUrl,
+        upstream: &Upstream,
+    ) -> Arc<Self> {
+        let keepers = identities.iter().map(|identity| {
+            let mut known = self.keepers.iter();
+            let known = known.find(|kept| kept.is_of(identity, auth_url));
+            let given = || Given { identity: identity.clone(), upstream: upstream.clone() };
+            let new = || Kept::new(given(), auth_url, &self.store, &self.shared);
+            known.map_or_else(new, Kept::clone)
+        });
+        Arc::new(Self {
+            keepers: keepers.collect(),
+            identities: identities.to_vec(),
+            upstream: upstream.clone(),
+            store: Arc::clone(&self.store),
+            shared: Arc::clone(&self.shared),
+        })
+    }
+
+    /// Of each identity, the position that it has among `before`, if it stays.
+    pub fn positions_in(&self, before: &Self) -> Vec<Option<usize>> {
+        let position = |kept: &Kept| before.keepers.iter().position(|known| known.is_same_as(kept));
+        self.keepers.iter().map(position).collect()
+    }
+
+    /// Comes into force in place of `before`: signs in whoever is new, and ends the sessions of
+    /// those who are gone, once the requests that were signed with them have arrived.
+    pub fn take_over(&self, before: &Self) {
+        for ((kept, identity), known) in
+            self.keepers.iter().zip(&self.identities).zip(self.positions_in(before))
+        {
+            if known.is_none() {
+                kept.start();
+            } else {
+                kept.follow(Given { identity: identity.clone(), upstream: self.upstream.clone() });
             }
+        }
+        let stays = |gone: &Kept| self.keepers.iter().any(|kept| kept.is_same_as(gone));
+        for gone in before.keepers.iter().filter(|kept| !stays(kept)) {
+            info!(identity = %gone.name(), "identity is gone or another user's: its session will be ended");
+            let (gone, stop) = (gone.clone(), self.shared.stop.clone());
+            let end = async move {
+                // When the gateway ends, so do all.
+                let _ = timeout(machine::GRACE, stop.cancelled()).await;
+                gone.end();
+            };
+            self.shared.tasks.spawn_on(end, &self.shared.runtime);
         }
     }
 
@@ -199,7 +237,7 @@ impl Sessions {
     ///
     /// When the API gives none.
     pub async fn request_token(&self) -> Result<SecretString, Error> {
-        let call = auth::request_token(&self.shared.upstream);
+        let call = auth::request_token(&self.upstream);
         let answer = timeout(REQUEST_TOKEN_DEADLINE, call).await.unwrap_or_else(|_: Elapsed| {
             Err(auth::Error::Unavailable(Unavailable::Timeout(REQUEST_TOKEN_DEADLINE)))
         });
@@ -214,11 +252,7 @@ impl Sessions {
 
     /// How each identity stands.
     pub fn status(&self) -> Vec<Status> {
-        let status = |keeper: &Kept| match keeper {
-            Kept::Login(keeper) => keeper.status(),
-            Kept::ApiToken(keeper) => keeper.status(),
-        };
-        self.keepers.iter().map(status).collect()
+        self.keepers.iter().map(Kept::status).collect()
     }
 
     /// Stops renewing, leaves those who share the sessions, and logs out what is ours, within this

@@ -273,6 +273,7 @@ pub(super) struct World {
     pub(super) auth: Arc<Auth>,
     pub(super) sessions: Arc<Sessions>,
     pub(super) clock: Clock,
+    auth_url: BaseUrl,
     /// While a blocking task runs, tokio's paused clock does not run ahead of the sockets.
     _still: std::sync::mpsc::Sender<Infallible>,
 }
@@ -305,7 +306,16 @@ impl World {
         .expect("a store");
         // Nothing runs before the test waits for the first time.
         sessions.start();
-        Self { auth, sessions, clock, _still: still }
+        let auth_url = config.auth_url;
+        Self { auth, sessions, clock, auth_url, _still: still }
+    }
+
+    /// Other identities come into force; the sessions of before, as requests under way have them.
+    pub(super) fn change(&mut self, identities: &[Identity]) -> Arc<Sessions> {
+        let upstream = self.sessions.upstream.clone();
+        let next = self.sessions.under(identities, &self.auth_url, &upstream);
+        next.take_over(&self.sessions);
+        std::mem::replace(&mut self.sessions, next)
     }
 
     pub(super) fn status(&self) -> Status {

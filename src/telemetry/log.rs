@@ -1,15 +1,21 @@
 //! Log lines: pretty on a terminal, JSON otherwise, to standard error.
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal},
+    sync::OnceLock,
+};
 
 use tracing::{Level, Metadata};
-use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
+use tracing_subscriber::{EnvFilter, Registry, filter::filter_fn, fmt, prelude::*, reload};
 
 use crate::config::{LogFormat, Telemetry};
 
+/// What is logged, once logging has begun: there is one log in a process.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
 /// Begins to log as `config` says. A second call changes nothing.
 pub fn start(config: &Telemetry) {
-    let filter = EnvFilter::builder().parse_lossy(&config.log);
+    let (filter, handle) = reload::Layer::new(EnvFilter::builder().parse_lossy(&config.log));
     let layer = fmt::layer().with_writer(io::stderr).with_target(false);
     let pretty = match config.log_format {
         LogFormat::Json => false,
@@ -24,11 +30,23 @@ pub fn start(config: &Telemetry) {
         layer.json().flatten_event(true).boxed()
     };
     // It fails only where somebody logs already, as in tests that share a process.
-    let _ = tracing_subscriber::registry()
+    let started = tracing_subscriber::registry()
         .with(filter)
         .with(filter_fn(may_be_written))
         .with(layer)
         .try_init();
+    if started.is_ok() {
+        let _ = FILTER.set(handle);
+    }
+}
+
+/// Logs what passes this filter from now on, as [`Telemetry::log`] has it.
+pub fn set_filter(filter: &str) {
+    let Some(handle) = FILTER.get() else { return };
+    let filter = EnvFilter::builder().parse_lossy(filter);
+    if let Err(error) = handle.reload(filter) {
+        tracing::error!(error = error.to_string(), "the level of the log stays as it is");
+    }
 }
 
 /// Whatever is asked for: at its lowest level, the TLS library writes down the certificates of

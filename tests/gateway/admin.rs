@@ -9,12 +9,15 @@ use crate::support::{Http1, Reply, TestGateway, USERINFO, request, until};
 
 const REFRESH: &str = "/-/token/refresh";
 const REVOKE: &str = "/-/token/revoke";
-const PROTECTED: [(&str, &str); 5] = [
+const RELOAD: &str = "/-/reload";
+const PROTECTED: [(&str, &str); 7] = [
     ("GET", "/-/status.json"),
     ("GET", "/-/audit"),
     ("GET", "/metrics"),
     ("POST", REFRESH),
     ("POST", REVOKE),
+    ("GET", "/-/config"),
+    ("POST", RELOAD),
 ];
 
 fn text(reply: &Reply) -> &str {
@@ -206,7 +209,7 @@ async fn web_pages_give_no_orders() {
         (&[("content-type", "text/plain")], "{}", 415),
         (&[], &*large, 413),
     ] {
-        for order in [REFRESH, REVOKE] {
+        for order in [REFRESH, REVOKE, RELOAD] {
             let reply = gateway.operate(request("POST", order, headers, body.to_owned())).await;
             assert_eq!(reply.status, status, "{order} {headers:?}");
         }
@@ -254,7 +257,13 @@ async fn what_is_not_health_wants_the_token_if_there_is_one() {
         }
         let headers = [("authorization", "Bearer adm1n")];
         let reply = gateway.operate(request(method, path, &headers, "")).await;
-        assert_eq!(reply.status, 200, "{path}");
+        // This one has a configuration that came from nowhere.
+        let expected = match path {
+            "/-/config" => 404,
+            RELOAD => 409,
+            _ => 200,
+        };
+        assert_eq!(reply.status, expected, "{path}");
     }
 }
 

@@ -24,6 +24,7 @@ mod gcra;
 mod lease;
 #[cfg(test)]
 mod model;
+mod quotas;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -36,23 +37,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::join_all;
-use tokio::{
-    sync::oneshot,
-    time::{MissedTickBehavior, interval, timeout_at},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::{sync::oneshot, time::timeout_at};
 
 use self::lease::{Demand, Lease, Order, Taken};
-pub(super) use self::store::Store;
 pub use self::store::{OpenError, Status};
+pub(super) use self::{
+    quotas::{Quotas, keep},
+    store::Store,
+};
 use super::decision::{Decision, Terms};
 use crate::config::QuotaStoreError;
 
 /// How long the store may take to answer, and a request may wait for it. Then it counts as away.
 pub(super) const PATIENCE: Duration = Duration::from_millis(250);
-/// How often leases are looked through for what is not used.
-const TICK: Duration = Duration::from_millis(50);
 /// Requests that may wait for the store to answer about one quota.
 const MOST: usize = 10_000;
 /// When to come again where nobody knows.
@@ -162,7 +159,7 @@ impl SharedQuota {
 
     /// Decides where the store cannot be asked.
     fn decide_alone(&self, state: &mut State, now: Instant, weight: NonZeroU32) -> Decision {
-        match self.store.on_error {
+        match self.store.on_error() {
             QuotaStoreError::Allow => Decision::Unlimited,
             QuotaStoreError::Deny => Decision::Unreachable { retry_after: LATER },
             QuotaStoreError::Local => {
@@ -245,38 +242,5 @@ impl SharedQuota {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Keeps `quotas` in order until `stop` is cancelled: gives back what is not used, and everything at
-/// the end.
-pub(super) async fn keep(store: &Store, quotas: Vec<Arc<SharedQuota>>, stop: CancellationToken) {
-    let look = async {
-        let mut ticks = interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            for quota in &quotas {
-                if let Some(order) = quota.lock().lease.spare(Instant::now()) {
-                    let quota = Arc::clone(quota);
-                    store.runtime.spawn(async move { quota.give_back(order).await });
-                }
-            }
-        }
-    };
-    tokio::select! {
-        () = look => {}
-        () = store.attend() => {}
-        () = stop.cancelled() => {}
-    }
-    let rest = quotas.iter().map(|quota| async {
-        let order = quota.lock().lease.let_go(0);
-        if let Some(order) = order {
-            quota.give_back(order).await;
-        }
-    });
-    join_all(rest).await;
-    if store.is_up() {
-        store.leave().await;
     }
 }

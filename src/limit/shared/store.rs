@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use redis::{FromRedisValue, Script};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -53,7 +54,7 @@ pub(in crate::limit) struct Store {
     /// Where it is asked.
     pub(super) runtime: Handle,
     /// What happens to requests while it is away.
-    pub(super) on_error: QuotaStoreError,
+    on_error: ArcSwap<QuotaStoreError>,
     /// Names us among the members.
     me: String,
     is_up: AtomicBool,
@@ -122,7 +123,7 @@ impl Store {
         Ok(Self {
             link: Link::open(url, ca_file, "rate_limit.url").map_err(unusable)?,
             runtime,
-            on_error,
+            on_error: ArcSwap::from_pointee(on_error),
             me: Uuid::now_v7().to_string(),
             is_up: AtomicBool::new(true),
             lost: Notify::new(),
@@ -130,6 +131,15 @@ impl Store {
             error: Mutex::default(),
             counts: Counts::default(),
         })
+    }
+
+    /// What happens to requests while it is away.
+    pub(super) fn on_error(&self) -> QuotaStoreError {
+        **self.on_error.load()
+    }
+
+    pub(in crate::limit) fn set_on_error(&self, on_error: QuotaStoreError) {
+        self.on_error.store(Arc::new(on_error));
     }
 
     /// Whether it can be asked, as far as is known.
@@ -227,7 +237,7 @@ impl Store {
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(error));
         if self.is_up.swap(false, AcqRel) {
             self.lost.notify_one();
-            let until_then = match self.on_error {
+            let until_then = match self.on_error() {
                 QuotaStoreError::Local => "each gateway gives out its share",
                 QuotaStoreError::Allow => "all requests pass",
                 QuotaStoreError::Deny => "no request with a quota passes",

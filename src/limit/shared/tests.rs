@@ -7,7 +7,10 @@ use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::TestRunner,
 };
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, interval},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{lease::Order, model::Model, *};
@@ -162,7 +165,7 @@ async fn members_know_how_many_they_are() {
     let stores: Vec<_> = (0..3).map(|_| store(&redis, QuotaStoreError::Local)).collect();
     let keep = |store: &Arc<Store>| {
         let (store, stop) = (Arc::clone(store), stop.clone());
-        tokio::spawn(async move { keep(&store, Vec::new(), stop).await })
+        tokio::spawn(async move { keep(&store, &Quotas::default(), stop).await })
     };
     let kept: Vec<_> = stores.iter().map(keep).collect();
 
@@ -202,8 +205,9 @@ async fn one_that_hangs_costs_one_bounded_wait_and_one_that_is_back_is_used() {
     let quota = SharedQuota::new(&store, "a", terms(1000, 1000));
     let stop = CancellationToken::new();
     let kept = {
-        let (store, quotas, stop) = (Arc::clone(&store), vec![Arc::clone(&quota)], stop.clone());
-        tokio::spawn(async move { keep(&store, quotas, stop).await })
+        let (store, quotas, stop) = (Arc::clone(&store), Quotas::default(), stop.clone());
+        quotas.keep(Arc::clone(&quota));
+        tokio::spawn(async move { keep(&store, &quotas, stop).await })
     };
     assert_eq!(granted(&quota, 1).await, 1);
     redis.signal("STOP");
@@ -316,4 +320,42 @@ fn settings_that_cannot_work_are_told_at_once() {
     assert!(missing.expect_err("no file").to_string().contains("/missing/ca.pem"));
     let fine = open("redis://:canary@redis.test", None).expect("a store");
     assert!(!format!("{fine:?}").contains("canary"));
+}
+
+#[tokio::test]
+async fn another_configuration_keeps_what_stays_and_gives_back_what_goes() {
+    let Some(redis) = RedisServer::start() else { return };
+    let settings = |rate: &str| {
+        format!("[callers.a]\nrate = \"{rate}\"\nburst = 6\n[rate_limit]\nglobal = \"100/s\"\n")
+    };
+    let first = limiter(&redis, &settings("6/h"));
+    let stop = CancellationToken::new();
+    let kept = tokio::spawn(first.keep(stop.clone()));
+    for _ in 0..6 {
+        assert!(matches!(first.pass(0, 0, None).await, Decision::Granted(_)));
+    }
+
+    let text = |settings: &str| {
+        let url = redis.url();
+        let text = format!("[identities.main]\napi_token = \"t\"\n{settings}");
+        load_str(
+            &format!("{text}store = \"redis\"\nurl = \"{url}\"\non_store_error = \"deny\"\n"),
+            &[],
+        )
+        .expect("a configuration")
+        .config
+    };
+    let same = Arc::new(first.under(&text(&settings("6/h"))));
+    assert!(matches!(same.pass(0, 0, None).await, Decision::Refused { .. }));
+    let other = Arc::new(same.under(&text(&settings("7/h"))));
+    other.take_over();
+    assert!(matches!(other.pass(0, 0, None).await, Decision::Granted(_)));
+    let shared = other.shared.as_ref().expect("it is shared");
+    assert_eq!(shared.quotas.len(), 3);
+    drop((first, same));
+
+    eventually("the quota that nobody has is forgotten", || shared.quotas.len() == 2).await;
+    stop.cancel();
+    kept.await.expect("no panic");
+    assert_eq!(shared.store.on_error(), QuotaStoreError::Deny);
 }

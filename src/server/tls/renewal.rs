@@ -3,17 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Tls,
-    looks::{Fingerprint, Looks},
-};
+use super::{Configured, Tls};
 use crate::{
     clock::Clock,
     config::{
         self,
+        looks::{Fingerprint, Looks},
         tls::{Files, Material, Unusable},
     },
 };
@@ -27,9 +28,12 @@ const DAYS_AHEAD: [i64; 3] = [14, 7, 1];
 /// Keeps what connections are served with up to date.
 #[derive(Debug)]
 pub struct Renewal {
-    config: config::Tls,
     tls: Arc<Tls>,
-    material: Material,
+    config: config::Tls,
+    /// Whether it is to look after other files.
+    news: watch::Receiver<Option<Arc<Configured>>>,
+    expires: Timestamp,
+    crl_due: Option<Timestamp>,
     looks: Looks,
     /// What was last said about files that cannot be used.
     told: Option<Unusable>,
@@ -40,14 +44,34 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    pub(super) fn new(
-        config: config::Tls,
-        tls: Arc<Tls>,
-        files: &Files,
-        material: Material,
-    ) -> Self {
-        let looks = Looks::new(files.fingerprint());
-        Self { config, tls, material, looks, told: None, nearness: 0, is_crl_told: false }
+    pub(super) fn new(configured: Arc<Configured>, tls: Arc<Tls>) -> Self {
+        let Configured { config, fingerprint, material } = &*configured;
+        Self {
+            config: config.clone(),
+            news: tls.configured.subscribe(),
+            tls,
+            expires: material.expires,
+            crl_due: material.crl_due,
+            looks: Looks::new(*fingerprint),
+            told: None,
+            nearness: 0,
+            is_crl_told: false,
+        }
+    }
+
+    /// Looks after other files, if there are any.
+    fn follow(&mut self) {
+        let configured = self.news.borrow_and_update().clone();
+        if let Some(configured) = configured {
+            self.config = configured.config.clone();
+            self.looks = Looks::new(configured.fingerprint);
+            self.took(&configured.material);
+        }
+    }
+
+    fn took(&mut self, material: &Material) {
+        (self.expires, self.crl_due) = (material.expires, material.crl_due);
+        (self.told, self.nearness, self.is_crl_told) = (None, 0, false);
     }
 
     /// Looks after it until `stop` is cancelled.
@@ -58,6 +82,9 @@ impl Renewal {
             tokio::select! {
                 _ = interval.tick() => {}
                 () = stop.cancelled() => return,
+            }
+            if self.news.has_changed().unwrap_or(false) {
+                self.follow();
             }
             self.warn(clock.now());
             let config = self.config.clone();
@@ -81,7 +108,7 @@ impl Renewal {
             return;
         }
         match self.config.assemble(files) {
-            Ok(material) => self.take_over(material, fingerprint),
+            Ok(material) => self.take_over(&material, fingerprint),
             Err(error) => {
                 self.looks.refused(fingerprint);
                 self.tell(error);
@@ -89,13 +116,18 @@ impl Renewal {
         }
     }
 
-    fn take_over(&mut self, material: Material, fingerprint: Fingerprint) {
+    fn take_over(&mut self, material: &Material, fingerprint: Fingerprint) {
+        {
+            let configured = self.news.borrow();
+            if configured.has_changed() {
+                // These are files of before.
+                return;
+            }
+            self.tls.put_in_force(material);
+        }
         tracing::info!(expires = material.expires.to_string(), "TLS files taken over");
         self.looks.took(fingerprint);
-        self.tls.current.store(Arc::clone(&material.server));
-        self.tls.expires.send_replace(material.expires);
-        self.material = material;
-        (self.told, self.nearness, self.is_crl_told) = (None, 0, false);
+        self.took(material);
     }
 
     /// Says once what is wrong; the former files stay in use.
@@ -111,7 +143,7 @@ impl Renewal {
     }
 
     fn warn(&mut self, now: Timestamp) {
-        let expires = self.material.expires;
+        let expires = self.expires;
         let nearness = nearness(expires, now);
         if nearness > self.nearness {
             let expires = expires.to_string();
@@ -122,7 +154,7 @@ impl Renewal {
             }
         }
         self.nearness = nearness;
-        if let Some(due) = self.material.crl_due.filter(|due| *due <= now && !self.is_crl_told) {
+        if let Some(due) = self.crl_due.filter(|due| *due <= now && !self.is_crl_told) {
             tracing::error!(due = due.to_string(), "the TLS revocation list is out of date");
             self.is_crl_told = true;
         }

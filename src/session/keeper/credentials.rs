@@ -1,6 +1,6 @@
 //! The credentials as they are now: a file that has changed counts once it has stopped changing.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tracing::{info, warn};
 
@@ -29,13 +29,25 @@ impl Watched {
 
     /// Whether there is anything to look at.
     pub(super) fn may_change(&self, identity: &Identity) -> bool {
-        let is_file = |secret: &Secret| matches!(secret, Secret::File(_));
-        match &identity.credentials {
-            Credentials::Password { password, totp, .. } => {
-                is_file(password) || totp.as_ref().is_some_and(is_file)
-            }
-            Credentials::ApiToken(secret) => is_file(secret),
+        !files(identity).is_empty()
+    }
+
+    /// Looks at them, now that they are configured so, and were so before; gives what has changed.
+    pub(super) fn configured(
+        &mut self,
+        identity: &Identity,
+        before: &Identity,
+    ) -> Option<Result<Fingerprint, Arc<str>>> {
+        let (files, known) = (files(identity), files(before));
+        // A file that was looked at before may just be being written.
+        if !files.iter().any(|file| known.contains(file))
+            && let Credentials::Password { username, password, user_type, totp } =
+                &identity.credentials
+            && let Ok(secrets) = Secrets::read(username, password, *user_type, totp.as_ref())
+        {
+            self.candidate = Some(secrets.fingerprint());
         }
+        self.look(identity)
     }
 
     /// Looks at them; gives what has changed.
@@ -76,4 +88,17 @@ impl Watched {
         self.settled = Some(Arc::new(secrets));
         Some(Ok(read))
     }
+}
+
+/// The files that the credentials are in.
+fn files(identity: &Identity) -> Vec<&Path> {
+    let secrets = match &identity.credentials {
+        Credentials::Password { password, totp, .. } => [Some(password), totp.as_ref()],
+        Credentials::ApiToken(secret) => [Some(secret), None],
+    };
+    let files = secrets.into_iter().flatten().filter_map(|secret| match secret {
+        Secret::File(path) => Some(path.as_path()),
+        Secret::Inline(_) => None,
+    });
+    files.collect()
 }

@@ -13,7 +13,7 @@ const TRIES: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 
 impl Keeper {
-    /// Ends a session `after` a while, in the background; at once when the gateway shuts down.
+    /// Ends a session `after` a while, in the background; at once when the identity has come to its end.
     pub(super) fn log_out_later(self: &Arc<Self>, session: Ending, after: Duration) {
         let keeper = Arc::clone(self);
         let later = async move {
@@ -32,8 +32,9 @@ impl Keeper {
 
     /// Ends a session now; whether it has ended.
     pub(super) async fn log_out(&self, session: &Ending) -> bool {
-        let (identity, session_id) = (&self.identity.name, session.id);
-        match login::logout(&self.shared.means(), &session.jwt).await {
+        let (identity, session_id) = (&self.name, session.id);
+        let given = self.given();
+        match login::logout(&self.means(&given), &session.jwt).await {
             Ok(()) => {
                 info!(%identity, session = %session_id, "logged out");
                 self.counters.logouts_ok.add();
@@ -51,11 +52,11 @@ impl Keeper {
     async fn pause_unless_stopped(&self, pause: Duration) {
         select! {
             () = sleep(pause) => {}
-            () = self.shared.stop.cancelled() => {}
+            () = self.stop.cancelled() => {}
         }
     }
 
     fn is_stopped(&self) -> bool {
-        self.shared.stop.is_cancelled()
+        self.stop.is_cancelled()
     }
 }

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
@@ -30,7 +31,7 @@ use super::{
     slot::Slot,
     status::{CredentialsKind, Status},
     steps::Steps,
-    store::Shelf,
+    store::{Binding, Shelf},
     supervise::supervise,
 };
 use crate::{
@@ -44,9 +45,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Who waits looks up so often: a token may serve again without anything having happened.
 const LOOK_UP: Duration = Duration::from_millis(500);
 
-/// What the keepers of all identities share.
+/// What the keepers of all identities share, whatever the configuration.
 pub(super) struct Shared {
-    pub(super) upstream: Upstream,
     pub(super) clock: Clock,
     pub(super) skew: Skew,
     pub(super) runtime: Handle,
@@ -55,16 +55,21 @@ pub(super) struct Shared {
     pub(super) on_error: StoreError,
 }
 
-impl Shared {
-    pub(super) fn means(&self) -> Means<'_> {
-        Means { upstream: &self.upstream, clock: &self.clock, skew: &self.skew }
-    }
+/// What a keeper works with, as it is configured at the moment.
+pub(super) struct Given {
+    pub(super) identity: Identity,
+    pub(super) upstream: Upstream,
 }
 
 /// Keeps one identity signed in.
 pub(super) struct Keeper {
-    identity: Identity,
+    name: Arc<str>,
+    /// Whose session it is: one of another user is another keeper's.
+    binding: Binding,
+    given: ArcSwap<Given>,
     shared: Arc<Shared>,
+    /// Cancelled when the identity, or the gateway, has come to its end.
+    stop: CancellationToken,
     shelf: Arc<Shelf>,
     slot: Slot,
     steps: Steps,
@@ -89,13 +94,16 @@ struct Asked {
 }
 
 impl Keeper {
-    pub(super) fn new(identity: Identity, shelf: Shelf, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(given: Given, binding: Binding, shelf: Shelf, shared: Arc<Shared>) -> Self {
         let shelf = Arc::new(shelf);
         let snapshot = Mutex::new(Snapshot::at(shared.clock.now()));
         Self {
-            identity,
+            name: Arc::clone(&given.identity.name),
+            binding,
+            given: ArcSwap::from_pointee(given),
             steps: Steps::new(Arc::clone(&shelf)),
             shelf,
+            stop: shared.stop.child_token(),
             shared,
             slot: Slot::default(),
             counters: Counters::default(),
@@ -107,17 +115,43 @@ impl Keeper {
 
     /// Who is kept signed in.
     pub(super) fn name(&self) -> &Arc<str> {
-        &self.identity.name
+        &self.name
+    }
+
+    /// Whether it is the session of that user, at that host, that is kept.
+    pub(super) fn is_of(&self, binding: &Binding) -> bool {
+        self.binding == *binding
+    }
+
+    /// Goes on with what is configured now. Other credentials are proved by a login; until that has
+    /// come to something, the session in force serves.
+    pub(super) fn follow(&self, given: Given) {
+        self.given.store(Arc::new(given));
+        self.asked.wake.notify_one();
+    }
+
+    /// Ends it: logs out as at the end of the gateway.
+    pub(super) fn end(&self) {
+        self.stop.cancel();
+    }
+
+    fn given(&self) -> Arc<Given> {
+        self.given.load_full()
+    }
+
+    fn means<'a>(&'a self, given: &'a Given) -> Means<'a> {
+        let Shared { clock, skew, .. } = &*self.shared;
+        Means { upstream: &given.upstream, clock, skew }
     }
 
     /// Begins to keep the identity signed in, in the background.
     pub(super) fn start(self: &Arc<Self>) {
-        let Shared { runtime, tasks, stop, .. } = &*self.shared;
+        let Shared { runtime, tasks, .. } = &*self.shared;
         let (name, keeper) = (Arc::clone(self.name()), Arc::clone(self));
         let died = Arc::clone(self);
         let keep = move || run::run(Arc::clone(&keeper));
         let died = move || died.counters.keeper_restarts.add();
-        tasks.spawn_on(supervise(runtime.clone(), name, stop.clone(), keep, died), runtime);
+        tasks.spawn_on(supervise(runtime.clone(), name, self.stop.clone(), keep, died), runtime);
     }
 
     /// The token in force, if it may be sent. Takes no lock.
@@ -199,7 +233,7 @@ impl Keeper {
         let token = token.as_deref();
         let snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Status {
-            name: self.identity.name.to_string(),
+            name: self.name.to_string(),
             credentials: CredentialsKind::Password,
             state: snapshot.state,
             serving: token.is_some(),

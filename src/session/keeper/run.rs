@@ -22,7 +22,7 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Keeper,
+    Given, Keeper,
     credentials::{self, Watched},
     view::{Snapshot, View},
 };
@@ -53,6 +53,8 @@ enum Done {
 
 struct Run {
     keeper: Arc<Keeper>,
+    /// What is configured, as far as it was taken note of.
+    given: Arc<Given>,
     machine: Machine,
     credentials: Watched,
     /// At most one thing is going on.
@@ -71,10 +73,12 @@ struct Run {
 
 /// Keeps the identity signed in until it is told to stop; then leaves, and logs out what is ours.
 pub(super) async fn run(keeper: Arc<Keeper>) {
-    let identity = keeper.identity.clone();
+    let given = keeper.given();
+    let identity = given.identity.clone();
     let machine = Machine::new(identity, keeper.shared.on_error, keeper.slot.generation());
     let now = Instant::now();
     let mut run = Run {
+        given,
         machine,
         credentials: Watched::default(),
         job: None,
@@ -107,7 +111,7 @@ impl Run {
             biased;
             done = finished(&mut self.job) => vec![self.done(done)],
             looked = finished(&mut self.look) => vec![self.looked(looked)],
-            () = keeper.shared.stop.cancelled(), if !stopping => {
+            () = keeper.stop.cancelled(), if !stopping => {
                 self.stopping = true;
                 vec![Event::Shutdown]
             }
@@ -139,7 +143,7 @@ impl Run {
     }
 
     fn tell_of_store(&mut self, error: Option<&str>) {
-        let identity = &self.keeper.identity.name;
+        let identity = &self.keeper.name;
         match error {
             Some(reason) if !self.store_is_down => {
                 warn!(%identity, reason, "the session store cannot be used");
@@ -160,7 +164,7 @@ impl Run {
         let machine = self.machine.wakes(now).map(|time| time.duration_since(now).unsigned_abs());
         let rest = Instant::now() + machine.unwrap_or(LONGEST_REST).min(LONGEST_REST);
         let credentials = self.credentials.settled().is_none()
-            || self.credentials.may_change(&self.keeper.identity);
+            || self.credentials.may_change(&self.given.identity);
         let rest = if credentials { rest.min(self.next_credentials) } else { rest };
         // A look that is under way ends by itself.
         let looks = self.look.is_none() && self.wants_look();
@@ -176,7 +180,7 @@ impl Run {
         let mut events = vec![Event::Tick];
         if Instant::now() >= self.next_credentials {
             self.next_credentials = Instant::now() + credentials::LOOK;
-            let changed = self.credentials.look(&self.keeper.identity);
+            let changed = self.credentials.look(&self.given.identity);
             events.extend(changed.map(Event::Credentials));
         }
         events
@@ -184,8 +188,9 @@ impl Run {
 
     /// What callers and operators have asked for since.
     fn asked(&mut self) -> Vec<Event> {
-        let asked = &self.keeper.asked;
         let mut events = vec![Event::Tick];
+        events.extend(self.follow());
+        let asked = &self.keeper.asked;
         events.extend((0..asked.doubts.swap(0, SeqCst).min(16)).map(|_| Event::Doubted));
         let latest = |seen: &mut u64, now: u64| (now > std::mem::replace(seen, now)).then_some(now);
         let denied = asked.denied.swap(0, SeqCst);
@@ -200,13 +205,25 @@ impl Run {
         events
     }
 
+    /// Takes note of what is configured now; gives what that changes about the credentials.
+    fn follow(&mut self) -> Option<Event> {
+        let given = self.keeper.given();
+        if Arc::ptr_eq(&given, &self.given) {
+            return None;
+        }
+        let before = std::mem::replace(&mut self.given, given);
+        let identity = &self.given.identity;
+        self.machine.configure(identity.clone());
+        self.credentials.configured(identity, &before.identity).map(Event::Credentials)
+    }
+
     fn begin_look(&mut self) {
         if self.look.is_some() || Instant::now() < self.next_look || !self.wants_look() {
             return;
         }
         // The credentials come first, so that a stored session can be compared with them.
         if self.credentials.settled().is_none()
-            && let Some(read) = self.credentials.look(&self.keeper.identity)
+            && let Some(read) = self.credentials.look(&self.given.identity)
         {
             self.take(Event::Credentials(read));
         }
@@ -245,8 +262,7 @@ impl Run {
     }
 
     fn logged_in(&self, outcome: Result<Stored, login::Error>, secrets: &Secrets) -> Event {
-        let Keeper { identity, counters, .. } = &*self.keeper;
-        let identity = &identity.name;
+        let Keeper { name: identity, counters, .. } = &*self.keeper;
         let error = match outcome {
             Ok(stored) => {
                 counters.logins_ok.add();
@@ -313,7 +329,7 @@ impl Run {
     }
 
     fn serve(&self, stored: &Stored, generation: u64, service: Service, adopted: bool) {
-        let identity = &self.keeper.identity.name;
+        let identity = &self.keeper.name;
         let token = match Token::of_session(stored, generation, service) {
             Ok(token) => token,
             Err(error) => {
@@ -338,13 +354,14 @@ impl Run {
         // The machine asks for a login only with credentials that have been read.
         let Some(secrets) = self.credentials.settled() else { return };
         let (challenged, lease) = (Arc::clone(&self.challenged), self.lease.take());
-        info!(identity = %keeper.identity.name, "logging in");
+        info!(identity = %keeper.name, "logging in");
         let log_in = async move {
             let says_so = || {
                 challenged.store(true, SeqCst);
                 keeper.asked.wake.notify_one();
             };
-            let means = keeper.shared.means();
+            let given = keeper.given();
+            let means = keeper.means(&given);
             let login = login::login(&means, &secrets, &keeper.steps, says_so);
             // A panic must count as a failure like any other, or it would be tried in a loop.
             let login = AssertUnwindSafe(login).catch_unwind();
@@ -361,7 +378,7 @@ impl Run {
     /// Leaves those who share the session, and ends what nobody else uses.
     async fn leave(mut self) {
         let keeper = Arc::clone(&self.keeper);
-        let logs_out = keeper.identity.logout_on_shutdown;
+        let logs_out = self.given.identity.logout_on_shutdown;
         let mut endings: Vec<Ending> = Vec::new();
         if logs_out || !keeper.shelf.is_fleet() {
             match self.left().await {
@@ -376,7 +393,7 @@ impl Run {
                 Ok(Left::Kept { retired }) => endings.extend(retired.into_iter().map(Ending::from)),
                 Ok(Left::Others { .. }) => endings.extend(self.machine.take_ours(false)),
                 Err(error) => {
-                    let identity = &keeper.identity.name;
+                    let identity = &keeper.name;
                     warn!(%identity, reason = sentence(&error), "a shared session may stay open");
                     endings.extend(self.machine.take_ours(false));
                 }
@@ -391,7 +408,7 @@ impl Run {
         loop {
             match self.keeper.shelf.leave().await {
                 Ok(Left::Others { seen }) if seen > SURELY_THERE && seen < store::MEMBER_GONE => {
-                    debug!(identity = %self.keeper.identity.name, ?seen, "waiting for the others");
+                    debug!(identity = %self.keeper.name, ?seen, "waiting for the others");
                     sleep(LOOK_AT_STORE).await;
                 }
                 left => return left,
@@ -407,7 +424,7 @@ async fn keep(keeper: &Keeper, lease: Option<&Lease>) {
         sleep(LEASE / 3).await;
         // If it is lost, what the login brings will not be written.
         if let Err(error) = keeper.shelf.renew(lease).await {
-            debug!(identity = %keeper.identity.name, reason = sentence(&error), "lease not renewed");
+            debug!(identity = %keeper.name, reason = sentence(&error), "lease not renewed");
         }
     }
 }

@@ -108,7 +108,7 @@ impl Keeper {
 
     /// Why no login comes of a denial.
     pub(super) fn denials_held(&self, view: &View) -> Option<Error> {
-        let identity = Arc::clone(&self.identity.name);
+        let identity = Arc::clone(&self.name);
         let held = view.denials_held.filter(|until| *until > self.shared.clock.now())?;
         Some(Error::Denied { identity, retry_after: self.pause(held) })
     }
@@ -117,7 +117,7 @@ impl Keeper {
     pub(super) fn why_not(&self, view: &View) -> Error {
         let store = || {
             let reason = Arc::clone(view.store_error.as_ref()?);
-            let identity = Arc::clone(&self.identity.name);
+            let identity = Arc::clone(&self.name);
             Some(Error::Store { identity, reason, retry_after: PAUSE })
         };
         let refusal = view.refusal.as_ref().map(|refusal| self.refused(refusal));
@@ -125,11 +125,11 @@ impl Keeper {
     }
 
     pub(super) fn broken_off(&self) -> Error {
-        Error::BrokenOff { identity: Arc::clone(&self.identity.name) }
+        Error::BrokenOff { identity: Arc::clone(&self.name) }
     }
 
     fn refused(&self, refusal: &Refusal) -> Error {
-        let identity = Arc::clone(&self.identity.name);
+        let identity = Arc::clone(&self.name);
         match refusal {
             Refusal::Unreadable(reason) => {
                 Error::Credentials { identity, reason: Arc::clone(reason), retry_after: PAUSE }

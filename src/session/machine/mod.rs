@@ -291,6 +291,11 @@ impl Machine {
         }
     }
 
+    /// The identity is configured so now; what is in force stays as it is.
+    pub(super) fn configure(&mut self, identity: Identity) {
+        self.identity = identity;
+    }
+
     /// Takes an event; gives what is to be done about it, in this order.
     pub(super) fn on(&mut self, event: Event, at: Moment) -> Vec<Action> {
         self.expire(at.now);

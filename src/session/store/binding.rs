@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::UserType;
 
 /// What a session is bound to: sealed for one binding, it does not open for another.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::session) struct Binding {
     /// The name of the identity.
     pub(in crate::session) identity: Arc<str>,

@@ -1,11 +1,20 @@
 //! When files that have changed are to be taken over: not while they are still changing.
 
 /// Tells files from one another.
-pub(super) type Fingerprint = [u8; 32];
+pub type Fingerprint = [u8; 32];
+
+/// Tells files with these contents from all others.
+pub fn fingerprint<'a>(contents: impl IntoIterator<Item = &'a [u8]>) -> Fingerprint {
+    let mut hasher = blake3::Hasher::new();
+    for content in contents {
+        hasher.update(&(content.len() as u64).to_le_bytes()).update(content);
+    }
+    *hasher.finalize().as_bytes()
+}
 
 /// What was seen so far.
 #[derive(Debug)]
-pub(super) struct Looks {
+pub struct Looks {
     /// What is in use.
     used: Fingerprint,
     /// What was seen last.
@@ -16,29 +25,29 @@ pub(super) struct Looks {
 
 impl Looks {
     /// Files that look like `used` are in use.
-    pub(super) const fn new(used: Fingerprint) -> Self {
+    pub const fn new(used: Fingerprint) -> Self {
         Self { used, last: None, refused: None }
     }
 
     /// Whether files that look like `seen` are to be tried: they are new, and the same as before.
-    pub(super) fn are_settled(&mut self, seen: Fingerprint) -> bool {
+    pub fn are_settled(&mut self, seen: Fingerprint) -> bool {
         let is_same = self.last.replace(seen) == Some(seen);
         is_same && seen != self.used && self.refused != Some(seen)
     }
 
     /// The files could not be read.
-    pub(super) const fn failed(&mut self) {
+    pub const fn failed(&mut self) {
         self.last = None;
     }
 
     /// What was tried is in use now.
-    pub(super) const fn took(&mut self, tried: Fingerprint) {
+    pub const fn took(&mut self, tried: Fingerprint) {
         self.used = tried;
         self.refused = None;
     }
 
     /// What was tried cannot be used: it is not tried again until it changes.
-    pub(super) const fn refused(&mut self, tried: Fingerprint) {
+    pub const fn refused(&mut self, tried: Fingerprint) {
         self.refused = Some(tried);
     }
 }

@@ -1,21 +1,30 @@
-//! One process: assembles the gateway, waits, drains.
+//! One process: assembles the gateway, waits, reloads, drains.
+
+mod reload;
+mod watch;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, runtime::Handle};
+use arc_swap::ArcSwap;
+use tokio::{net::TcpListener, runtime::Handle, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::reload::Reloader;
 use crate::{
-    admin,
+    admin::{self, Reloads, Trigger},
     audit::{self, Trail},
-    caller::{self, Callers},
+    caller::{self, Callers, jwt::Verifier},
     clock::Clock,
-    config::{Config, Listen, secret, tls},
+    config::{
+        Config, Listen,
+        load::{Loaded, Sources},
+        secret, tls,
+    },
     limit::{self, Limiter},
     policy::Policy,
     server::{BindError, Bound, Server, Tls},
     session::{self, Sessions},
-    stack::{Shared, stack},
+    stack::{Own, Shared, stack},
     upstream::{self, Upstream},
 };
 
@@ -26,11 +35,11 @@ const LOGOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct App {
     server: Server,
-    sessions: Arc<Sessions>,
+    shared: Arc<ArcSwap<Shared>>,
+    reloads: Option<(Arc<Reloads>, JoinHandle<()>)>,
     writer: audit::Writer,
     shipper: Option<audit::central::Shipper>,
     admin: Vec<SocketAddr>,
-    drain_timeout: Duration,
     draining: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -76,6 +85,25 @@ impl App {
     ///
     /// See [`Error`]. Refused credentials are none: the gateway stays up and says so.
     pub async fn start(config: &Config, clock: Clock) -> Result<Self, Error> {
+        Self::assemble(config, None, clock).await
+    }
+
+    /// The same, and reads the configuration again from its sources when that is asked for, or when
+    /// a file changes.
+    ///
+    /// # Errors
+    ///
+    /// See [`App::start`].
+    pub async fn start_from(loaded: Loaded, sources: Sources, clock: Clock) -> Result<Self, Error> {
+        let config = loaded.config.clone();
+        Self::assemble(&config, Some((loaded, sources)), clock).await
+    }
+
+    async fn assemble(
+        config: &Config,
+        origin: Option<(Loaded, Sources)>,
+        clock: Clock,
+    ) -> Result<Self, Error> {
         // What may fail comes first, so that nobody logs in for nothing.
         let bound = Bound::new(&config.server.listen, config.server.workers)?;
         let tls = config.server.tls.as_ref().map(Tls::open).transpose()?;
@@ -100,35 +128,50 @@ impl App {
         )?;
         let shared = Shared {
             trail: Arc::clone(&trail),
-            callers: Arc::clone(&callers),
+            callers,
             policy: Arc::new(Policy::new(config)),
             limiter,
             pauses: Arc::default(),
-            sessions: Arc::clone(&sessions),
+            sessions,
             clock: clock.clone(),
         };
-        let (limiter, pauses) = (Arc::clone(&shared.limiter), Arc::clone(&shared.pauses));
-        let gateway = || stack(config, &shared, upstream.sibling());
-        let server = Server::start(&config.server, bound, tls, gateway)?;
-        sessions.start();
+        let own = || Own { scribe: trail.scribe(), upstream: upstream.sibling() };
+        let own: Vec<_> = (0..config.server.workers).map(|_| own()).collect();
+        let gateways = own.iter().map(|own| stack(config, &shared, own)).collect();
+        let server = Server::start(&config.server, bound, tls, gateways)?;
+        shared.sessions.start();
 
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
+        let tasks = TaskTracker::new();
+        tasks.spawn(shared.limiter.keep(stop.clone()));
+        let issuer = Issuer::keep(&shared.callers, &tasks, &stop);
+        let shared = Arc::new(ArcSwap::from_pointee(shared));
+        let reloads = origin.map(|(loaded, sources)| {
+            let (reloads, wishes) = Reloads::new(loaded.show());
+            let reloader = Reloader {
+                sources,
+                loaded,
+                own,
+                upstream,
+                shared: Arc::clone(&shared),
+                switch: server.switch(),
+                issuer,
+                tasks: tasks.clone(),
+                stop: stop.clone(),
+                reloads: Arc::clone(&reloads),
+            };
+            let draining = draining.clone();
+            (reloads, tokio::spawn(reloader.run(wishes, draining)))
+        });
         let status = Arc::new(admin::Status {
-            sessions: Arc::clone(&sessions),
-            limiter: Arc::clone(&limiter),
-            pauses,
-            trail: Arc::clone(&trail),
-            clock: clock.clone(),
+            shared: Arc::clone(&shared),
+            reloads: reloads.as_ref().map(|(reloads, _)| Arc::clone(reloads)),
             draining: draining.clone(),
             started: clock.now(),
             certificate_expires,
             listening: server.addresses().iter().map(Listen::to_string).collect(),
         });
-        let (tasks, mut addresses) = (TaskTracker::new(), Vec::new());
-        tasks.spawn(limiter.keep(stop.clone()));
-        if let Some(verifier) = callers.verifier() {
-            tasks.spawn(Arc::clone(verifier).keep(stop.clone()));
-        }
+        let mut addresses = Vec::new();
         if let Some(renewal) = renewal {
             tasks.spawn(renewal.run(clock, stop.clone()));
         }
@@ -138,11 +181,11 @@ impl App {
         }
         Ok(Self {
             server,
-            sessions,
+            shared,
+            reloads,
             writer,
             shipper: trail.ship(),
             admin: addresses,
-            drain_timeout: config.server.drain_timeout,
             draining,
             stop,
             tasks,
@@ -159,26 +202,60 @@ impl App {
         &self.admin
     }
 
-    /// What signs it in.
-    pub fn sessions(&self) -> &Arc<Sessions> {
-        &self.sessions
+    /// Has the configuration read again, if it has sources; what comes of it is told in the log.
+    pub fn reload(&self, trigger: Trigger) {
+        // If so many are waiting already, one of them reads what is there now.
+        if let Some((reloads, _)) = &self.reloads {
+            drop(reloads.ask(trigger));
+        }
     }
 
     /// Ends: is no longer ready, finishes what is under way, logs out, writes the last records
     /// and ships them.
     pub async fn drain(self) {
         self.draining.cancel();
-        let cut = self.server.drain(self.drain_timeout).await;
+        if let Some((_, reloader)) = self.reloads {
+            // What it has begun is in force before the rest ends.
+            let _ = reloader.await;
+        }
+        let cut = self.server.drain().await;
         if cut > 0 {
             tracing::warn!(connections = cut, "drain ran out of time: connections were cut");
         }
-        self.sessions.shutdown(LOGOUT).await;
+        self.shared.load_full().sessions.shutdown(LOGOUT).await;
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
         self.writer.finish();
         if let Some(shipper) = self.shipper {
             shipper.finish().await;
+        }
+    }
+}
+
+/// The task that knows the keys of the issuer of callers' tokens, if there is one.
+#[derive(Debug)]
+struct Issuer {
+    verifier: Option<Arc<Verifier>>,
+    stop: CancellationToken,
+}
+
+impl Issuer {
+    /// Starts the task that `callers` need; it ends with this, or with `stop`.
+    fn keep(callers: &Callers, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
+        let (verifier, stop) = (callers.verifier().cloned(), stop.child_token());
+        if let Some(verifier) = &verifier {
+            tasks.spawn(Arc::clone(verifier).keep(stop.clone()));
+        }
+        Self { verifier, stop }
+    }
+
+    /// Whether it is the one that `callers` need.
+    fn is_for(&self, callers: &Callers) -> bool {
+        match (&self.verifier, callers.verifier()) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
         }
     }
 }
