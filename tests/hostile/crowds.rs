@@ -21,7 +21,7 @@ const IDLE: u64 = 8 * 1024;
 const WAVE: usize = 100;
 
 /// After what time a connection has given back what it needs only for a request.
-const RESTS: Duration = Duration::from_millis(900);
+const RESTS: Duration = Duration::from_millis(1200);
 
 /// After what time its bytes have come.
 const ARRIVES: Duration = Duration::from_millis(100);
