@@ -46,7 +46,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             let next = match self.mode {
                 Mode::Inspect => ready!(self.poll_inspect(cx, AHEAD, &mut nothing.unfilled()))?,
                 Mode::Resume => self.resume(&mut nothing.unfilled()),
-                _ => return Poll::Ready(Ok(())),
+                Mode::Undecided | Mode::Through | Mode::Refused | Mode::Broken(_) => {
+                    return Poll::Ready(Ok(()));
+                }
             };
             if matches!(next, Next::End) {
                 return Poll::Ready(Ok(()));
