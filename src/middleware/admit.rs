@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Version, header};
+use http::{HeaderMap, Method, Uri, Version, header};
 
 use super::{Answer, Middleware, Next};
 use crate::{
@@ -53,7 +53,9 @@ pub(super) fn too_large(limit: u64) -> Problem {
 /// What the listener cannot see, or cannot see in HTTP/2.
 fn check_head(request: &Request) -> Result<(), Problem> {
     let headers = request.headers();
-    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+    // Some servers do not care how a method is spelt.
+    let is = |method: Method| request.method().as_str().eq_ignore_ascii_case(method.as_str());
+    if is(Method::CONNECT) || is(Method::TRACE) {
         return Err(Problem::new(
             Kind::MethodRefused,
             "The gateway relays neither CONNECT nor TRACE.",
@@ -64,16 +66,20 @@ fn check_head(request: &Request) -> Result<(), Problem> {
         return Err(malformed("A header field name contains an underscore."));
     }
     if headers
-        .get(header::EXPECT)
-        .is_some_and(|it| !it.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+        .get_all(header::EXPECT)
+        .iter()
+        .any(|it| !it.as_bytes().eq_ignore_ascii_case(b"100-continue"))
     {
         return Err(Problem::new(
             Kind::ExpectationFailed,
             "The only expectation that can be met is `100-continue`.",
         ));
     }
-    if request.version() == Version::HTTP_2 && disagrees_with_authority(request) {
-        return Err(malformed("The request names two different hosts."));
+    if request.version() == Version::HTTP_2 {
+        check_uri(request.uri())?;
+        if disagrees_with_authority(request) {
+            return Err(malformed("The request names two different hosts."));
+        }
     }
     if has_been_here(headers) {
         return Err(Problem::new(
@@ -82,6 +88,21 @@ fn check_head(request: &Request) -> Result<(), Problem> {
         ));
     }
     Ok(())
+}
+
+/// What the listener asks of a URL and of `Host` in HTTP/1.
+fn check_uri(uri: &Uri) -> Result<(), Problem> {
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(malformed("The scheme of the request is neither http nor https."));
+    }
+    let is_plain = uri.authority().is_none_or(|authority| {
+        let port = authority.port().map_or(0, |port| ":".len() + port.as_str().len());
+        authority.as_str().len() == authority.host().len() + port
+    });
+    if is_plain {
+        return Ok(());
+    }
+    Err(malformed("The authority of the request must be a host, and optionally a port."))
 }
 
 fn disagrees_with_authority(request: &Request) -> bool {
@@ -131,7 +152,33 @@ mod tests {
         check(with("expect", "100-Continue"), Ok(StatusCode::OK)).await;
         check(with("expect", "the-unexpected"), Err(Kind::ExpectationFailed)).await;
         check(|r| *r.method_mut() = Method::TRACE, Err(Kind::MethodRefused)).await;
+        let odd = Method::from_bytes(b"Trace").unwrap();
+        check(|r| *r.method_mut() = odd, Err(Kind::MethodRefused)).await;
+        let two = |r: &mut Request| {
+            with("expect", "100-continue")(r);
+            with("expect", "more")(r);
+        };
+        check(two, Err(Kind::ExpectationFailed)).await;
         check(|r| *r.body_mut() = bytes::Bytes::from("12345").into(), Err(Kind::TooLarge)).await;
+    }
+
+    #[tokio::test]
+    async fn in_http2_the_authority_is_a_host_and_a_port() {
+        for (uri, expected) in [
+            ("http://a/", Ok(StatusCode::OK)),
+            ("https://[::1]:80/", Ok(StatusCode::OK)),
+            ("http://u@a/", Err(Kind::Malformed)),
+            ("http://a:/", Err(Kind::Malformed)),
+            ("http://a:b/", Err(Kind::Malformed)),
+            ("ftp://a/", Err(Kind::Malformed)),
+            ("/", Err(Kind::Malformed)),
+        ] {
+            let edit = |request: &mut Request| {
+                *request.version_mut() = Version::HTTP_2;
+                *request.uri_mut() = uri.parse().unwrap();
+            };
+            check(edit, expected).await;
+        }
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use std::{
 
 use http::{HeaderValue, Method, header};
 use http_body::Body as _;
+use tokio::time::timeout;
 
 use super::{Answer, Next, receive::VIA, sanitise::sanitise_answer};
 use crate::{
@@ -57,7 +58,7 @@ impl Forward {
 
 impl Next for Forward {
     async fn run(&self, exchange: &Arc<Exchange>, request: Request) -> Answer {
-        let request = prepare(exchange, request).await?;
+        let request = prepare(exchange, request, self.response_timeout).await?;
         let started = Instant::now();
 
         let answer = self.send(exchange, request).await;
@@ -77,7 +78,11 @@ impl Next for Forward {
 }
 
 /// Makes of what the caller sent what the API receives: its target as it came, framed anew.
-async fn prepare(exchange: &Exchange, mut request: Request) -> Result<Request, Problem> {
+async fn prepare(
+    exchange: &Exchange,
+    mut request: Request,
+    within: Duration,
+) -> Result<Request, Problem> {
     // Of a target in absolute form only the path and the query are the API's business.
     if request.uri().scheme().is_some() {
         *request.uri_mut() =
@@ -87,7 +92,7 @@ async fn prepare(exchange: &Exchange, mut request: Request) -> Result<Request, P
     if !body.is_end_stream() && body.size_hint().exact().is_none() {
         // Nothing leaves before the body has shown that it is well framed.
         let body = std::mem::take(request.body_mut());
-        *request.body_mut() = Box::pin(body.begun()).await.map_err(body_broke_off)?;
+        *request.body_mut() = Box::pin(in_time(within, body.begun())).await?;
     }
     let wants_length = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     let is_empty = request.body().is_end_stream();
@@ -135,6 +140,20 @@ impl From<upstream::Error> for Problem {
             ),
         };
         problem.caused_by(error)
+    }
+}
+
+/// What is read of the request's body before anything is sent; nobody waits for it for ever.
+pub(super) async fn in_time<T>(
+    within: Duration,
+    reading: impl Future<Output = Result<T, BoxError>>,
+) -> Result<T, Problem> {
+    match timeout(within, reading).await {
+        Ok(read) => read.map_err(body_broke_off),
+        Err(_) => Err(Problem::new(
+            Kind::RequestTimeout,
+            "The request's body did not come in time; nothing was sent to Amove.",
+        )),
     }
 }
 

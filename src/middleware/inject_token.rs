@@ -26,6 +26,8 @@ pub struct InjectToken {
     sessions: Arc<Sessions>,
     mint: Mint,
     request_tokens: RequestTokenRoutes,
+    /// How long a body may take that is held before it is sent.
+    patience: Duration,
     /// Of each identity: the size up to which a body is kept for a replay.
     replay_buffers: Vec<usize>,
 }
@@ -37,6 +39,7 @@ impl InjectToken {
             sessions: Arc::clone(sessions),
             mint: Mint::new(sessions, pauses, &config.rate_limit),
             request_tokens: config.policy.request_token_routes,
+            patience: config.upstream.response_timeout,
             replay_buffers: config.identities.iter().map(|it| it.replay_buffer).collect(),
         }
     }
@@ -98,7 +101,7 @@ impl InjectToken {
         let limit = self.replay_buffers.get(identity).copied().unwrap_or_default();
         let body = std::mem::take(request.body_mut());
         let (bytes, trailers) =
-            match body.hold(limit).await.map_err(super::forward::body_broke_off)? {
+            match super::forward::in_time(self.patience, body.hold(limit)).await? {
                 Held::Whole(bytes, trailers) => (bytes, trailers),
                 Held::TooLong(body) => {
                     *request.body_mut() = body;
@@ -121,7 +124,8 @@ impl InjectToken {
             let rule = "policy.request_token_routes = \"deny\"";
             return Err(Problem::new(Kind::PolicyDenied, detail).member("rule", rule));
         }
-        let request = self.mint.complete(exchange.caller()?.identity, request).await?;
+        let request =
+            self.mint.complete(exchange.caller()?.identity, request, self.patience).await?;
         next.run(exchange, request).await
     }
 }

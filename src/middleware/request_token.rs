@@ -1,6 +1,6 @@
 //! Completes a request whose body lacks its request token.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
@@ -46,10 +46,11 @@ impl Mint {
         &self,
         identity: usize,
         mut request: Request,
+        within: Duration,
     ) -> Result<Request, Problem> {
         check_media(request.headers())?;
         let body = std::mem::take(request.body_mut());
-        let held = body.hold(FORM).await.map_err(forward::body_broke_off)?;
+        let held = forward::in_time(within, body.hold(FORM)).await?;
         let Held::Whole(bytes, trailers) = held else { return Err(admit::too_large(FORM as u64)) };
         // A client that has nothing to say sends no body at all.
         let text = if bytes.is_empty() { "{}" } else { text(&bytes)? };

@@ -1,25 +1,19 @@
 //! One connection: its protocol, its requests, its end.
 
 use std::{
-    future::poll_fn,
-    pin::{Pin, pin},
+    pin::pin,
     sync::{Arc, atomic::Ordering},
-    task::{Context, Poll, ready},
+    task::Context,
 };
 
-use bytes::Bytes;
 use http::StatusCode;
-use http_body::{Frame, SizeHint};
-use hyper::{
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper::{body::Incoming, service::service_fn};
 
 use super::{
+    http1, http2,
+    sending::{Open, Sending},
     tls::Stream,
-    wire::{Guard, Handle, Protocol, REFUSED, Refusal, Sniffed},
+    wire::{Guard, Protocol, REFUSED, Refusal, Sniffed},
     worker::{Care, Watched},
 };
 use crate::{
@@ -28,9 +22,6 @@ use crate::{
     problem::{Kind, Problem},
 };
 
-/// Requests that may be under way at once on one HTTP/2 connection.
-const STREAMS: u32 = 256;
-
 /// Serves what comes on `stream` until it ends.
 pub(super) async fn serve(
     care: &Care,
@@ -38,8 +29,9 @@ pub(super) async fn serve(
     peer: Peer,
     watched: &Watched,
 ) -> Result<(), BoxError> {
-    let config = care.edge.config();
-    let guard = Guard::new(stream, config.max_header_bytes, watched.handle.clone());
+    // It stays as it is now, also after a reload.
+    let max_head = care.edge.config().max_header_bytes;
+    let guard = Guard::new(stream, max_head, watched.handle.clone());
     let mut sniffing = pin!(guard.sniff());
     let Sniffed { guard, protocol } = tokio::select! {
         sniffed = &mut sniffing => sniffed?,
@@ -59,63 +51,18 @@ pub(super) async fn serve(
         let arrival = Arrival { peer: peer.clone(), origin: Arc::clone(&origin), refusal };
         let answer = care.live.answer(request.into(), arrival);
         async move {
-            answer.await.map(|response| {
-                response.into_inner().map(|body| Sending { body, broken: None, _open: open })
-            })
+            let answer = answer.await;
+            answer.map(|it| it.into_inner().map(|body| Sending::new(body, open)))
         }
     });
     match protocol {
-        Protocol::Http1 => {
-            let connection = http1::Builder::new()
-                .header_read_timeout(None) // the guard's business
-                .max_buf_size(config.max_header_bytes.saturating_add(MARGIN))
-                .serve_connection(guard, service);
-            let mut connection = pin!(connection);
-            let mut told = false;
-            poll_fn(|cx| {
-                match orders(care, watched, cx) {
-                    Orders::Abandon => return Poll::Ready(Ok(())),
-                    Orders::Finish if !std::mem::replace(&mut told, true) => {
-                        connection.as_mut().graceful_shutdown();
-                    }
-                    Orders::Finish | Orders::GoOn => {}
-                }
-                connection.as_mut().poll(cx)
-            })
-            .await?;
-        }
-        Protocol::Http2 => {
-            let header_list = u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX);
-            let connection = http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(STREAMS)
-                .max_header_list_size(header_list)
-                .serve_connection(guard, service);
-            let mut connection = pin!(connection);
-            let mut told = false;
-            poll_fn(|cx| {
-                let overdue = watched.handle.is_expired();
-                match orders(care, watched, cx) {
-                    Orders::Abandon => return Poll::Ready(Ok(())),
-                    Orders::GoOn if !overdue => {}
-                    Orders::Finish | Orders::GoOn if !std::mem::replace(&mut told, true) => {
-                        connection.as_mut().graceful_shutdown();
-                    }
-                    Orders::Finish | Orders::GoOn => {}
-                }
-                connection.as_mut().poll(cx)
-            })
-            .await?;
-        }
+        Protocol::Http1 => http1::serve(care, watched, max_head, guard, service).await,
+        Protocol::Http2 => Box::pin(http2::serve(care, watched, max_head, guard, service)).await,
     }
-    Ok(())
 }
 
-/// Room in hyper's buffer beyond the largest head: part of the body may come with it.
-const MARGIN: usize = 16 * 1024;
-
 /// What a connection is to do besides serving; whoever changes it wakes `cx`.
-fn orders(care: &Care, watched: &Watched, cx: &Context<'_>) -> Orders {
+pub(super) fn orders(care: &Care, watched: &Watched, cx: &Context<'_>) -> Orders {
     watched.waker.register(cx.waker());
     if watched.abandoned.load(Ordering::Relaxed) {
         Orders::Abandon
@@ -128,7 +75,7 @@ fn orders(care: &Care, watched: &Watched, cx: &Context<'_>) -> Orders {
 
 /// See [`orders`].
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum Orders {
+pub(super) enum Orders {
     GoOn,
     /// End with the present exchange.
     Finish,
@@ -156,60 +103,4 @@ fn refused(verdict: Option<Refusal>) -> Problem {
         _ => Kind::Malformed,
     };
     Problem::new(kind, refusal.to_string())
-}
-
-/// An exchange that is under way on a connection, until its answer is sent or given up.
-struct Open(Handle);
-
-impl Open {
-    fn new(handle: &Handle) -> Self {
-        handle.opened();
-        Self(handle.clone())
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.closed();
-    }
-}
-
-/// A body that keeps its exchange open while it is being sent.
-struct Sending {
-    body: Body,
-    /// Why the body broke off, until hyper is told.
-    broken: Option<BoxError>,
-    _open: Option<Open>,
-}
-
-impl http_body::Body for Sending {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(error) = self.broken.take() {
-            return Poll::Ready(Some(Err(error)));
-        }
-        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            Some(Err(error)) => {
-                // At an error hyper throws away what it has not written yet, the head included;
-                // while it has to wait, it writes.
-                self.broken = Some(error);
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            frame => Poll::Ready(frame),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.broken.is_none() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

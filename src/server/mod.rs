@@ -18,9 +18,12 @@ use crate::{
 };
 
 mod connection;
+mod http1;
+mod http2;
 mod listener;
 mod live;
 mod room;
+mod sending;
 mod tls;
 pub mod wire;
 mod worker;

@@ -33,6 +33,9 @@ use crate::{config, message::Peer};
 /// How fine time is where it guards connections: coarse enough to cost nothing.
 const TICK: Duration = Duration::from_millis(250);
 
+/// After how many ticks without a request a connection gives its buffers back.
+const REST_AFTER: u32 = 2;
+
 /// How long a worker rests after it could not accept: the reason is seldom gone at once.
 const REST: Duration = Duration::from_millis(100);
 
@@ -103,6 +106,20 @@ pub(super) struct Watched {
     pub(super) waker: AtomicWaker,
     /// It is to end at once.
     pub(super) abandoned: AtomicBool,
+    /// It has had nothing to do for a while, and is to give its buffers back.
+    pub(super) rests: AtomicBool,
+}
+
+impl Watched {
+    /// Whether it is to rest, and still has nothing to do.
+    pub(super) fn may_rest(&self) -> bool {
+        if !self.rests.load(Ordering::Relaxed) {
+            return false;
+        }
+        let is_quiet = self.handle.is_quiet();
+        self.rests.store(is_quiet, Ordering::Relaxed);
+        is_quiet
+    }
 }
 
 impl Worker {
@@ -166,10 +183,11 @@ async fn accept(listener: Listener, care: Arc<Care>) -> io::Result<()> {
 /// Serves one connection and keeps account of it.
 async fn serve(care: Arc<Care>, socket: Socket, peer: Peer, permit: Permit) {
     let handle = Handle::new(Arc::clone(&care.ticks));
-    let watched =
-        Arc::new(Watched { handle, waker: AtomicWaker::new(), abandoned: AtomicBool::new(false) });
+    let (waker, abandoned, rests) = Default::default();
+    let watched = Arc::new(Watched { handle, waker, abandoned, rests });
     let _account = Account::open(&care, &watched, permit);
-    let secured = tls::secure(&care.edge, socket, peer, &watched).await;
+    // What a connection is only for a while is boxed, so that it takes no room from then on.
+    let secured = Box::pin(tls::secure(&care.edge, socket, peer, &watched)).await;
     let Some((stream, peer)) = secured else { return };
     if let Err(error) = connection::serve(&care, stream, peer, &watched).await {
         tracing::debug!(error, "connection ended");
@@ -197,6 +215,10 @@ async fn sweep(care: &Care) {
                 let was_told = connection.handle.is_expired();
                 connection.abandoned.store(was_told, Ordering::Relaxed);
                 connection.handle.expire();
+                connection.waker.wake();
+            } else if connection.handle.quiet_for(care.ticks.now()) >= REST_AFTER
+                && !connection.rests.swap(true, Ordering::Relaxed)
+            {
                 connection.waker.wake();
             }
         }

@@ -100,6 +100,11 @@ impl Connection {
         permit: OwnedSemaphorePermit,
     ) -> Response {
         self.lease = Some((pool, permit));
+        if response.body().is_end_stream() {
+            // Nobody reads a body that is empty, so nobody would notice its end.
+            Box::into_pin(self).release();
+            return response.map(|_| Body::empty()).into();
+        }
         response.map(|body| Body::driven(body, Box::into_pin(self))).into()
     }
 }

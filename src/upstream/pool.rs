@@ -16,7 +16,7 @@ use std::{
 
 use http::{HeaderValue, Uri, Version, header, uri::PathAndQuery};
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -35,6 +35,11 @@ use crate::{
 
 /// How long an unused connection is kept: shorter than servers wait before they hang up.
 const KEEP: Duration = Duration::from_secs(50);
+
+/// How long the shared connection may be silent while answers are awaited, until it is asked
+/// whether it still lives, and how long it has for its answer: else every request would wait for a
+/// connection that is dead.
+const ALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
 
 /// The connections to one host.
 pub(super) struct Pool {
@@ -227,7 +232,13 @@ impl Pool {
             return Ok(Line::Own(Connection::begin(stream).await?));
         }
         let (sender, driver) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(ALIVE.0)
+            .keep_alive_timeout(ALIVE.1)
             .max_header_list_size(64 * 1024)
+            .max_send_buf_size(64 * 1024)
+            .max_pending_accept_reset_streams(20)
+            .max_local_error_reset_streams(100)
             .adaptive_window(true)
             .handshake(TokioIo::new(stream))
             .await?;

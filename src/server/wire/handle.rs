@@ -37,7 +37,7 @@ pub struct Patience {
     /// To complete the head of a request, counted from its first byte; the first request's, from
     /// when the connection was opened. Also to read the answer to a refused request.
     pub header: u32,
-    /// Between requests.
+    /// Between requests, and to take any of an answer.
     pub idle: u32,
 }
 
@@ -46,7 +46,7 @@ pub struct Patience {
 pub enum Overdue {
     /// The head of a request.
     Header,
-    /// The next request.
+    /// The next request, or to take the answers to the present ones.
     Idle,
 }
 
@@ -95,6 +95,10 @@ struct Shared {
     /// Exchanges begun and ended, both counted for ever.
     opened: AtomicU32,
     closed: AtomicU32,
+    /// Exchanges whose answers wait for the client.
+    offered: AtomicU32,
+    /// The client does not take what is written.
+    stuck: AtomicBool,
     expired: AtomicBool,
     upgraded: AtomicBool,
     verdict: Mutex<Option<Refusal>>,
@@ -114,6 +118,8 @@ impl Handle {
             since,
             opened: AtomicU32::new(0),
             closed: AtomicU32::new(0),
+            offered: AtomicU32::new(0),
+            stuck: AtomicBool::new(false),
             expired: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
             verdict: Mutex::new(None),
@@ -127,8 +133,8 @@ impl Handle {
         self.0.verdict.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// An exchange has begun. While one is open, the client owes us nothing. To be called once
-    /// for each request, but not for one that announces a refusal.
+    /// An exchange has begun. While one is open, the client owes us nothing but to take what it is
+    /// offered. To be called once for each request, but not for one that announces a refusal.
     pub fn opened(&self) {
         self.0.opened.fetch_add(1, Relaxed);
     }
@@ -143,6 +149,15 @@ impl Handle {
         }
     }
 
+    /// An exchange has something for the client, or has to wait for more itself.
+    pub fn offer(&self, offers: bool) {
+        if offers {
+            self.0.offered.fetch_add(1, Relaxed);
+        } else {
+            self.0.offered.fetch_sub(1, Relaxed);
+        }
+    }
+
     /// The exchange is answered with 101: whatever follows belongs to another protocol. To be
     /// called before [`Self::closed`].
     pub fn upgraded(&self) {
@@ -152,18 +167,18 @@ impl Handle {
 
     /// What the client has taken too long for, if it has.
     pub fn overdue(&self, now: u32, patience: Patience) -> Option<Overdue> {
-        if self.open_exchanges() > 0 {
+        let takes_nothing = self.is_offered_all();
+        if self.open_exchanges() > 0 && !takes_nothing {
             return None;
         }
         let (kind, limit) = match self.phase() {
+            _ if takes_nothing => (Overdue::Idle, patience.idle),
             Phase::Upgraded => return None,
             Phase::Fresh | Phase::Head | Phase::Closing => (Overdue::Header, patience.header),
             // A body without an exchange is one that nobody wants any more.
             Phase::Between | Phase::Body | Phase::Http2 => (Overdue::Idle, patience.idle),
         };
-        let waited = now.wrapping_sub(self.0.since.load(Relaxed));
-        // What was stamped after `now` was read would seem to be ages ago.
-        (waited >= limit && waited <= u32::MAX / 2).then_some(kind)
+        (self.waited(now) >= limit).then_some(kind)
     }
 
     /// Ends the connection: with a 408 if a head is incomplete, silently if nothing is under way.
@@ -183,6 +198,33 @@ impl Handle {
     pub fn open_exchanges(&self) -> u32 {
         let closed = self.0.closed.load(Relaxed);
         self.0.opened.load(Relaxed).wrapping_sub(closed)
+    }
+
+    /// Whether everything that was asked is answered to the last byte, and nothing more has come.
+    pub fn is_quiet(&self) -> bool {
+        self.phase() == Phase::Between && self.open_exchanges() == 0 && !self.0.stuck.load(Relaxed)
+    }
+
+    /// For how many ticks it has been quiet.
+    pub fn quiet_for(&self, now: u32) -> u32 {
+        if self.is_quiet() { self.waited(now) } else { 0 }
+    }
+
+    fn waited(&self, now: u32) -> u32 {
+        let waited = now.wrapping_sub(self.0.since.load(Relaxed));
+        // What was stamped after `now` was read would seem to be ages ago.
+        if waited <= u32::MAX / 2 { waited } else { 0 }
+    }
+
+    /// Whether the client does not take what is written.
+    pub(super) fn stuck(&self, stuck: bool) {
+        self.0.stuck.store(stuck, Relaxed);
+    }
+
+    /// Whether it is only the client that any exchange waits for.
+    pub(super) fn is_offered_all(&self) -> bool {
+        let open = self.open_exchanges();
+        open > 0 && open == self.0.offered.load(Relaxed)
     }
 
     pub(super) fn enter(&self, phase: Phase) {

@@ -19,17 +19,22 @@ mod sniff;
 mod target;
 #[cfg(test)]
 mod tests;
+mod wait;
+mod write;
 
 use std::{
     fmt, io, mem,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
 
 use bytes::BytesMut;
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBufCursor};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::yield_now,
+};
 
 use self::counted::{Counted, with_scratch};
 pub use self::{
@@ -39,6 +44,10 @@ pub use self::{
     refusal::Refusal,
     sniff::{Protocol, Sniffed},
 };
+
+/// How many reads of HTTP/2 may follow one another before others get their turn: frames are small,
+/// and there are thousands in each.
+const READS: u8 = 4;
 
 /// How much is kept of what follows a request for another protocol, until that is decided.
 const KEPT: usize = 16 * 1024;
@@ -59,6 +68,8 @@ pub struct Guard<S> {
     discard: usize,
     /// Our side of the connection is closed.
     finished: bool,
+    /// How many reads of what is not inspected have followed one another.
+    reads: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             handed: 0,
             discard: discard::MAX,
             finished: false,
+            reads: 0,
         }
     }
 
@@ -128,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             let next = match self.mode {
                 Mode::Inspect if self.handle.is_expired() => self.expire(&mut cursor),
                 Mode::Inspect if self.may_bypass(room) => return self.poll_data(cx, cursor),
-                Mode::Inspect => ready!(self.poll_inspect(cx, &mut cursor))?,
+                Mode::Inspect => ready!(self.poll_inspect(cx, room, &mut cursor))?,
                 Mode::Resume => self.resume(&mut cursor),
                 Mode::Undecided => ready!(self.poll_undecided(cx))?,
                 Mode::Through => return self.poll_through(cx, cursor),
@@ -166,11 +178,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     fn poll_inspect(
         &mut self,
         cx: &mut Context<'_>,
+        room: usize,
         cursor: &mut ReadBufCursor<'_>,
     ) -> Poll<io::Result<Next>> {
         with_scratch(|scratch| {
             // No more than hyper has room for, so that hardly anything must be put aside.
-            let room = scratch.len().min(cursor.remaining());
+            let room = scratch.len().min(room);
             let window = scratch.get_mut(..room).unwrap_or_default();
             let bytes = ready!(self.io.inner_mut().poll_fill(cx, window))?;
             if bytes.is_empty() {
@@ -202,6 +215,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
 
     /// The client has taken too long.
     fn expire(&mut self, cursor: &mut ReadBufCursor<'_>) -> Next {
+        if self.handle.is_offered_all() {
+            return Next::End;
+        }
         if self.handle.open_exchanges() > 0 {
             self.handle.revive();
             return Next::Again;
@@ -251,7 +267,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         if idle && self.handle.is_expired() {
             return Poll::Ready(Ok(()));
         }
-        ready!(Pin::new(&mut self.io).poll_read(cx, cursor))?;
+        if self.reads == READS {
+            self.reads = 0;
+            // Not merely woken: it goes on when the runtime has looked who else has something.
+            return pin!(yield_now()).poll(cx).map(Ok);
+        }
+        let read = Pin::new(&mut self.io).poll_read(cx, cursor);
+        self.reads = if read.is_ready() { self.reads + 1 } else { 0 };
+        ready!(read)?;
         self.handle.touch();
         Poll::Ready(Ok(()))
     }
@@ -281,39 +304,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Read for Guard<S> {
         cursor: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         self.poll_hand_over(cx, cursor)
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Write for Guard<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
-        self.handle.touch();
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_end(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices))?;
-        self.handle.touch();
-        Poll::Ready(Ok(written))
     }
 }

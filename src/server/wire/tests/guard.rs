@@ -421,6 +421,46 @@ fn a_connection_with_an_open_exchange_is_never_overdue() {
 }
 
 #[test]
+fn whoever_takes_nothing_of_its_answers_is_overdue() {
+    let ticks = Arc::new(Ticks::default());
+    let handle = Handle::new(Arc::clone(&ticks));
+    handle.enter(Phase::Http2);
+    handle.opened();
+    handle.opened();
+    handle.offer(true);
+    for _ in 0..100 {
+        ticks.advance();
+    }
+    assert_eq!(handle.overdue(ticks.now(), PATIENCE), None, "one exchange waits for the API");
+
+    handle.offer(true);
+    assert_eq!(handle.overdue(ticks.now(), PATIENCE), Some(Overdue::Idle));
+
+    handle.touch();
+    assert_eq!(handle.overdue(ticks.now(), PATIENCE), None, "it has taken something");
+}
+
+#[test]
+fn a_connection_is_quiet_when_all_is_answered_and_taken() {
+    let ticks = Arc::new(Ticks::default());
+    let handle = Handle::new(Arc::clone(&ticks));
+    assert!(!handle.is_quiet(), "nothing was asked yet");
+    handle.enter(Phase::Between);
+    handle.opened();
+    assert!(!handle.is_quiet(), "an exchange is open");
+    handle.stuck(true);
+    handle.closed();
+    assert!(!handle.is_quiet(), "the client does not take the answer");
+
+    handle.stuck(false);
+    ticks.advance();
+
+    assert_eq!((handle.is_quiet(), handle.quiet_for(ticks.now())), (true, 1));
+    handle.enter(Phase::Head);
+    assert_eq!(handle.quiet_for(ticks.now()), 0);
+}
+
+#[test]
 fn the_clock_of_a_head_is_not_moved_by_what_we_send() {
     let ticks = Arc::new(Ticks::default());
     let handle = Handle::new(Arc::clone(&ticks));
