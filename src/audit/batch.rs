@@ -86,7 +86,7 @@ mod tests {
         let segment = |number| {
             let path = folder.path().join(format!("{number:02}"));
             File::create_new(&path).and_then(|it| it.set_len(READ as u64)).expect("a file");
-            Arc::new(Segment::left_behind(path).expect("a journal"))
+            Arc::new(Segment::left_behind(path).expect("a journal").expect("nobody has it"))
         };
         let segments: Vec<_> = (0..WAITING).map(segment).collect();
 

@@ -40,7 +40,7 @@ pub use self::{
     record::{Outcome, Phase, Record, Replay, Sealed},
     signing::PublicKey,
     store::{Days, Finding, OpenError, ReadError, Wanted},
-    trail::{Archive, State, Trail, is_signing_key},
+    trail::{Archive, Rival, State, Trail, is_signing_key},
     value::{Hash, Value},
     verify::{Verified, verify},
     writer::Writer,

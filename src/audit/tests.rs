@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::{
-    Archive, Filter, PublicKey, ReadError, Record, Scribe,
+    Archive, Filter, OpenError, PublicKey, ReadError, Record, Scribe,
     journal::Journals,
     ledger::{Error, Ledger},
     record::tests::sample,
@@ -35,11 +35,25 @@ impl Bench {
         Self::signed(folder, None)
     }
 
+    /// The same while another process has it.
+    fn beside(folder: &TempDir) -> Self {
+        let other = Self::signed_by(folder, None, None);
+        assert!(other.folder.take(Duration::ZERO).is_err(), "somebody else has it");
+        other
+    }
+
     fn signed(folder: &TempDir, signer: Option<Signer>) -> Self {
+        let ledger = Ledger::open(&Folder::new(folder.path()), &Clock::system(), Duration::ZERO);
+        let bench = Self::signed_by(folder, signer, Some(ledger.unwrap()));
+        bench.work.journals.adopt(bench.folder.journals().unwrap());
+        bench
+    }
+
+    fn signed_by(folder: &TempDir, signer: Option<Signer>, ledger: Option<Ledger>) -> Self {
         let (folder, clock) = (Folder::new(folder.path()), Clock::system());
-        let ledger = Ledger::open(&folder, &clock, Duration::ZERO).unwrap();
-        let left = folder.journals().unwrap();
-        let journals = Journals::new(&folder.journal(), left, OnFailure::Deny, None, &clock);
+        let last = folder.last_journal().unwrap();
+        let (path, deny) = (folder.journal(), OnFailure::Deny);
+        let journals = Journals::new(&path, last.as_deref(), deny, None, &clock);
         let scribe = journals.scribe();
         let work = Work {
             folder: folder.clone(),
@@ -52,8 +66,9 @@ impl Bench {
             news: watch::Sender::new(0),
             hurry: true,
             shipped: None,
+            patience: None,
         };
-        Self { folder, scribe, work, ledger: Some(ledger) }
+        Self { folder, scribe, work, ledger }
     }
 
     /// Writes a record of that time down.
@@ -63,6 +78,11 @@ impl Bench {
 
     fn drain(&mut self) -> Result<(), Error> {
         self.work.drain(&mut self.ledger, true)
+    }
+
+    /// Ends without doing anything any more.
+    fn kill(self) {
+        self.work.journals.abandon();
     }
 
     fn end(mut self) {
@@ -170,7 +190,7 @@ fn a_journal_that_breaks_off_anywhere_gives_every_whole_record_once() {
     // Numbers of one length.
     (1..4).for_each(|hour| bench.write(hour * HOUR));
     let journal = bench.folder.journal();
-    drop(bench);
+    bench.kill();
     let name = fs::read_dir(&journal).unwrap().next().unwrap().unwrap().path();
     let bytes = fs::read(&name).unwrap();
     let one = bytes.len() / 3;
@@ -199,12 +219,55 @@ fn a_journal_that_was_read_and_not_deleted_is_not_read_again() {
     bench.drain().unwrap();
     bench.write(3 * HOUR);
     // The process is killed: what it had read is in the store, the rest is not.
-    drop(bench);
+    bench.kill();
 
     Bench::open(&folder).end();
 
     assert_eq!(times(&folder), [0, HOUR, 2 * HOUR, 3 * HOUR]);
     verify(&archive(&folder), None, None, |_| ()).unwrap();
+}
+
+#[test]
+fn a_successor_writes_beside_its_predecessor_and_the_chain_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut old = Bench::open(&folder);
+    let mut new = Bench::beside(&folder);
+    old.write(0);
+    new.write(HOUR);
+    assert!(matches!(new.drain(), Err(Error::Open(OpenError::Taken(_)))));
+    old.drain().unwrap();
+    assert_eq!(times(&folder), [0], "each takes its own journals only");
+
+    old.work.journals.close();
+    old.drain().unwrap();
+    // What comes that late stays in a journal.
+    old.write(2 * HOUR);
+    old.kill();
+    // Who looks now finds what was left behind, and leaves alone what is still written to.
+    assert_eq!(times(&folder), [0, 2 * HOUR]);
+    new.write(3 * HOUR);
+    new.drain().unwrap();
+    new.end();
+
+    assert_eq!(times(&folder), [0, 2 * HOUR, HOUR, 3 * HOUR]);
+    let verified = verify(&archive(&folder), None, None, |_| ()).unwrap();
+    assert_eq!((verified.records, verified.head.seq), (4, 4));
+    assert_eq!(fs::read_dir(folder.path().join("journal")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_left_behind_beside_a_running_process_is_taken_in_by_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut old = Bench::open(&folder);
+    let new = Bench::beside(&folder);
+    new.write(HOUR);
+    new.kill();
+
+    old.work.adopt(old.ledger.as_ref());
+    old.drain().unwrap();
+    old.end();
+
+    assert_eq!(times(&folder), [HOUR]);
 }
 
 #[test]
@@ -257,7 +320,7 @@ fn a_folder_that_was_taken_away_is_locked_anew() {
 
     let other = Ledger::open(&bench.folder, &Clock::system(), Duration::ZERO);
 
-    assert!(matches!(other, Err(super::OpenError::Taken(_))));
+    assert!(matches!(other, Err(OpenError::Taken(_))));
     assert_eq!(times(&folder), [HOUR]);
 }
 

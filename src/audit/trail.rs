@@ -4,7 +4,7 @@ use std::{
     fmt,
     path::Path,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::{Timestamp, civil::Date};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{
-    central::{self, Outlet, Shipper},
+    central::{self, Begin, Outlet, Shipper},
     journal::{Journals, Scribe, Syncer},
     ledger::{Error, Ledger},
     lines::Lines,
@@ -29,6 +29,20 @@ use crate::{
 
 /// Whoever looks at the log of a gateway that has crashed needs no longer.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A predecessor has left the store within this time, or something is wrong: it drains, logs out and
+/// ships.
+const SUCCESSION: Duration = Duration::from_secs(120);
+
+/// What to do about another gateway that has the store.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Rival {
+    /// There must be none.
+    Refused,
+    /// It is our predecessor, and will leave the store to us. Until then records are safe in the
+    /// journal, and have no place in the chain yet.
+    Awaited,
+}
 
 /// Where records go.
 #[derive(Debug)]
@@ -50,6 +64,9 @@ pub struct State {
     pub refuses: bool,
     /// Records are safe, but cannot be put into the store.
     pub stuck: bool,
+    /// Records are safe, and wait until the predecessor leaves the store.
+    #[serde(default)]
+    pub waits: bool,
     /// The number of the last record.
     pub seq: u64,
     /// Records that were put into the store since the start.
@@ -74,10 +91,26 @@ impl Trail {
     /// [`OpenError`] if another gateway has it, or if it cannot be opened and `audit.on_failure`
     /// forbids to go on without.
     pub fn open(config: &config::Audit, clock: &Clock) -> Result<(Arc<Self>, Writer), OpenError> {
+        Self::open_beside(config, clock, Rival::Refused)
+    }
+
+    /// The same, beside a `rival` that may have the store.
+    ///
+    /// # Errors
+    ///
+    /// See [`Trail::open`].
+    pub fn open_beside(
+        config: &config::Audit,
+        clock: &Clock,
+        rival: Rival,
+    ) -> Result<(Arc<Self>, Writer), OpenError> {
+        let is_awaited = rival == Rival::Awaited;
         let folder = Folder::new(&config.store);
         let system = |source| OpenError::System { folder: folder.path().to_owned(), source };
-        let ledger = match Ledger::open(&folder, clock, PATIENCE) {
+        let patience = if is_awaited { Duration::ZERO } else { PATIENCE };
+        let ledger = match Ledger::open(&folder, clock, patience) {
             Ok(ledger) => Some(ledger),
+            Err(OpenError::Taken(_)) if is_awaited => None,
             Err(error @ OpenError::Taken(_)) => return Err(error),
             Err(error) if config.on_failure == OnFailure::Deny => return Err(error),
             Err(error) => {
@@ -87,17 +120,21 @@ impl Trail {
             }
         };
         let syncer = (config.durability == Durability::Sync).then(Syncer::new);
-        let left_behind = match folder.journals() {
-            // What cannot be looked at now is found at the next start.
-            Err(_) if ledger.is_none() => Vec::new(),
-            left_behind => left_behind.map_err(system)?,
+        let last = match folder.last_journal() {
+            Err(_) if ledger.is_none() => None,
+            last => last.map_err(system)?,
         };
-        let journals =
-            Journals::new(&folder.journal(), left_behind, config.on_failure, syncer, clock);
+        let (path, on_failure) = (folder.journal(), config.on_failure);
+        let journals = Journals::new(&path, last.as_deref(), on_failure, syncer, clock);
+        if ledger.is_some() {
+            // Whoever opens the store later takes them in then.
+            journals.adopt(folder.journals().map_err(system)?);
+        }
         journals.start(config.on_failure).map_err(system)?;
         let progress = Arc::new(Progress::default());
         let seq = ledger.as_ref().map_or(0, |ledger| ledger.head().seq);
         progress.seq.store(seq, Relaxed);
+        progress.waits.store(is_awaited && ledger.is_none(), Relaxed);
         let lines = config.stdout.then(|| Lines::start(&progress.lines_lost));
         let (told, news) = watch::channel(seq);
         let central = config.postgres.as_ref();
@@ -113,6 +150,7 @@ impl Trail {
             news: told,
             hurry: false,
             shipped: central.as_deref().map(Outlet::arrived),
+            patience: is_awaited.then(|| Instant::now() + SUCCESSION),
         };
         let writer = Writer::start(work, ledger).map_err(system)?;
         let clock = clock.clone();
@@ -135,6 +173,7 @@ impl Trail {
             failure: self.journals.failure().map(|reason| reason.to_string()),
             refuses: self.journals.refuses(),
             stuck: progress.stuck.load(Relaxed),
+            waits: progress.waits.load(Relaxed),
             seq,
             stored,
             last: last.ok().filter(|_| stored > 0),
@@ -147,7 +186,9 @@ impl Trail {
 
     /// Ships what is in the store to the central one, if there is one, on the present runtime.
     pub fn ship(&self) -> Option<Shipper> {
-        self.central.as_ref().map(|outlet| outlet.ship(self.news()))
+        let waits = self.progress.waits.load(Relaxed);
+        let begin = if waits { Begin::WithNews } else { Begin::Now };
+        self.central.as_ref().map(|outlet| outlet.ship(self.news(), begin))
     }
 
     /// What is in the store at the moment. Reads files: not for a thread that serves callers.
@@ -287,11 +328,12 @@ impl Archive {
     /// Takes the place of the gateway, and does what it has left undone.
     fn work(&self) -> Result<(Work, Ledger), Error> {
         let ledger = Ledger::open(&self.folder, &self.clock, Duration::ZERO)?;
-        let left_behind = self.folder.journals()?;
-        let journals = self.folder.journal();
+        let journals =
+            Journals::new(&self.folder.journal(), None, OnFailure::Allow, None, &self.clock);
+        journals.adopt(self.folder.journals()?);
         let mut work = Work {
             folder: self.folder.clone(),
-            journals: Journals::new(&journals, left_behind, OnFailure::Allow, None, &self.clock),
+            journals,
             clock: self.clock.clone(),
             retain: Duration::MAX,
             signer: None,
@@ -300,6 +342,7 @@ impl Archive {
             news: watch::Sender::new(0),
             hurry: true,
             shipped: central::arrived(&self.folder).map(|seq| watch::Sender::new(seq).subscribe()),
+            patience: None,
         };
         let mut ledger = Some(ledger);
         work.drain(&mut ledger, false)?;

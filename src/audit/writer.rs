@@ -22,7 +22,7 @@ use super::{
     ledger::{Error, Ledger, date_of},
     lines::Lines,
     signing::Signer,
-    store::Folder,
+    store::{Folder, OpenError},
 };
 use crate::clock::Clock;
 
@@ -46,6 +46,8 @@ pub(super) struct Progress {
     pub(super) torn: AtomicU64,
     /// Whether the store cannot take records, which wait in the journal.
     pub(super) stuck: AtomicBool,
+    /// Whether the store is still the predecessor's, which is about to end.
+    pub(super) waits: AtomicBool,
     /// Lines that standard output did not take.
     pub(super) lines_lost: Arc<AtomicU64>,
 }
@@ -65,6 +67,8 @@ pub(super) struct Work {
     pub(super) hurry: bool,
     /// No day is deleted that has records after this one.
     pub(super) shipped: Option<watch::Receiver<u64>>,
+    /// Until when the predecessor may have the store, if there is one.
+    pub(super) patience: Option<Instant>,
 }
 
 /// The thread, as long as it runs.
@@ -110,6 +114,7 @@ fn run(mut work: Work, mut ledger: Option<Ledger>, ended: &AtomicBool) {
                 tracing::info!("the audit store takes records again");
             }
             Ok(()) => {}
+            Err(error) if work.is_patient(&error) => {}
             Err(error) if !complained => {
                 complained = true;
                 let reason = error.to_string();
@@ -124,6 +129,7 @@ fn run(mut work: Work, mut ledger: Option<Ledger>, ended: &AtomicBool) {
         if house.elapsed() >= MINUTE {
             house = Instant::now();
             work.prune(ledger.as_mut());
+            work.adopt(ledger.as_ref());
         }
         work.rest(complained, ended);
     }
@@ -139,7 +145,9 @@ impl Work {
 
     /// Waits until it is worth while to look again.
     fn rest(&self, stuck: bool, ended: &AtomicBool) {
-        let pending = || stuck || self.journals.failure().is_some() || self.journals.has_news();
+        let waits = self.progress.waits.load(Relaxed);
+        let pending =
+            || stuck || waits || self.journals.failure().is_some() || self.journals.has_news();
         if !pending() {
             self.journals.reader_sleeps();
             // What has come in between has woken nobody.
@@ -170,11 +178,45 @@ impl Work {
     pub(super) fn drain(&mut self, ledger: &mut Option<Ledger>, ending: bool) -> Result<(), Error> {
         let ledger = match ledger {
             Some(ledger) => ledger,
-            None => ledger.insert(Ledger::open(&self.folder, &self.clock, Duration::ZERO)?),
+            None => ledger.insert(self.open()?),
         };
         self.journals.take_news();
         while ledger.take_in(self)? {}
         ledger.sign_if_due(self, ending)
+    }
+
+    /// Opens the store when it did not come with the start.
+    fn open(&self) -> Result<Ledger, Error> {
+        let ledger = Ledger::open(&self.folder, &self.clock, Duration::ZERO)?;
+        self.journals.adopt(self.folder.journals()?);
+        let seq = ledger.head().seq;
+        self.progress.seq.store(seq, Relaxed);
+        if self.progress.waits.swap(false, Relaxed) {
+            tracing::info!(seq, "the audit store is ours: the predecessor has left it");
+        }
+        self.news.send_replace(seq);
+        Ok(ledger)
+    }
+
+    /// Whether it is only that the predecessor is not through yet.
+    fn is_patient(&self, error: &Error) -> bool {
+        let is_taken = matches!(error, Error::Open(OpenError::Taken(_)));
+        let waits = is_taken && self.patience.is_some_and(|until| Instant::now() < until);
+        self.progress.waits.store(waits, Relaxed);
+        waits
+    }
+
+    /// Takes in what processes have left behind that ended since the start: after us, or beside us.
+    pub(super) fn adopt(&self, ledger: Option<&Ledger>) {
+        if ledger.is_none() {
+            return;
+        }
+        match self.folder.journals() {
+            Ok(left_behind) => self.journals.adopt(left_behind),
+            Err(error) => {
+                tracing::warn!(reason = error.to_string(), "journals left behind were not found");
+            }
+        }
     }
 
     fn prune(&self, ledger: Option<&mut Ledger>) {

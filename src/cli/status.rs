@@ -103,6 +103,7 @@ fn audit(state: &audit::State, colour: bool) -> String {
             text +=
                 &paint(&format!(", cannot be written: {}", printable(reason)), Paint::Red, colour);
         }
+        None if state.waits => text += ", waits until the predecessor leaves the store",
         None if state.stuck => text += &paint(", kept in the journal", Paint::Yellow, colour),
         None => {}
     }

@@ -34,6 +34,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+pub(super) use self::ship::Begin;
 use self::{cursor::Cursor, state::Progress};
 pub use self::{
     error::Error,
@@ -64,8 +65,8 @@ impl Outlet {
     }
 
     /// Starts to ship; `news` tells how far the embedded store has got.
-    pub(super) fn ship(self: &Arc<Self>, news: watch::Receiver<u64>) -> Shipper {
-        Shipper::start(Arc::clone(self), news)
+    pub(super) fn ship(self: &Arc<Self>, news: watch::Receiver<u64>, begin: Begin) -> Shipper {
+        Shipper::start(Arc::clone(self), news, begin)
     }
 
     /// The number of the last record that has arrived: what comes after it must not be deleted.

@@ -37,10 +37,14 @@ pub struct Shipper {
 
 impl Shipper {
     /// Starts it; `news` tells how far the embedded store has got.
-    pub(super) fn start(outlet: Arc<Outlet>, news: watch::Receiver<u64>) -> Self {
+    pub(super) fn start(outlet: Arc<Outlet>, mut news: watch::Receiver<u64>, begin: Begin) -> Self {
         let ending = CancellationToken::new();
         let end = ending.clone();
         let task = tokio::spawn(async move {
+            if begin == Begin::WithNews {
+                // An error is the end of whoever would tell; what is there can be shipped.
+                let _ = end.run_until_cancelled(news.changed()).await;
+            }
             while !end.is_cancelled() {
                 let shipping = Shipping::new(Arc::clone(&outlet), news.clone(), end.clone());
                 let shipping = AbortOnDropHandle::new(tokio::spawn(shipping.run()));
@@ -61,6 +65,14 @@ impl Shipper {
             self.task.abort();
         }
     }
+}
+
+/// When shipping begins.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::audit) enum Begin {
+    Now,
+    /// When there is something new in the store: until then it is somebody else's to ship.
+    WithNews,
 }
 
 struct Shipping {

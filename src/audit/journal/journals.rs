@@ -13,6 +13,8 @@ use std::{
     thread::Thread,
 };
 
+use uuid::Uuid;
+
 use super::{scribe::Scribe, segment::Segment, sync::Syncer};
 use crate::{audit::store, clock::Clock, config::OnFailure};
 
@@ -46,19 +48,22 @@ pub(in crate::audit) struct Journals {
 }
 
 impl Journals {
-    /// Journals in `folder`, among which are those in `left_behind`.
+    /// Journals in `folder`, where the last one that there is has the name `last`.
     pub(in crate::audit) fn new(
         folder: &Path,
-        left_behind: Vec<Arc<Segment>>,
+        last: Option<&str>,
         on_failure: OnFailure,
         syncer: Option<Syncer>,
         clock: &Clock,
     ) -> Arc<Self> {
         let now = clock.now().as_millisecond();
         // Behind what is there, even if the clock has been put back.
-        let last = left_behind.last().and_then(|segment| segment.name.split('-').next());
+        let last = last.and_then(|name| name.split('-').next());
         let last = last.and_then(|run| i64::from_str_radix(run, 16).ok()).unwrap_or(0);
-        let run = format!("{:016x}", now.max(last + 1));
+        // Two processes may begin at the same moment.
+        let [.., a, b, c, d] = *Uuid::now_v7().as_bytes();
+        let own = u32::from_be_bytes([a, b, c, d]);
+        let run = format!("{:016x}-{own:08x}", now.max(last + 1));
         Arc::new(Self {
             folder: folder.to_owned(),
             run,
@@ -66,7 +71,7 @@ impl Journals {
             on_failure,
             syncer,
             clock: clock.clone(),
-            segments: Mutex::new(left_behind),
+            segments: Mutex::default(),
             scribes: Mutex::default(),
             failure: Mutex::default(),
             failing: AtomicBool::new(false),
@@ -94,6 +99,20 @@ impl Journals {
     /// The files that may have something to read.
     pub(in crate::audit) fn segments(&self) -> Vec<Arc<Segment>> {
         lock(&self.segments).clone()
+    }
+
+    /// Takes in files that other processes have left behind: they are read first.
+    pub(in crate::audit) fn adopt(&self, left_behind: Vec<Arc<Segment>>) {
+        let mut segments = lock(&self.segments);
+        let is_new = |left: &Arc<Segment>| segments.iter().all(|known| known.name != left.name);
+        let adopted: Vec<_> = left_behind.into_iter().filter(is_new).collect();
+        segments.splice(0..0, adopted);
+    }
+
+    /// Lets go of everything, as the end of the process does.
+    #[cfg(test)]
+    pub(in crate::audit) fn abandon(&self) {
+        lock(&self.scribes).clear();
     }
 
     /// Forgets files that have been read to the end.

@@ -248,7 +248,7 @@ mod tests {
 
     fn journals(folder: &TempDir, on_failure: OnFailure) -> Arc<Journals> {
         let folder = folder.path().join("journal");
-        Journals::new(&folder, Vec::new(), on_failure, None, &Clock::system())
+        Journals::new(&folder, None, on_failure, None, &Clock::system())
     }
 
     /// The times of all records that are written, and how many a gap speaks of.

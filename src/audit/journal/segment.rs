@@ -1,7 +1,7 @@
 //! One file of the journal, and the frames in it.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io,
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -34,20 +34,34 @@ pub(in crate::audit) struct Segment {
 }
 
 impl Segment {
-    /// Begins a new file in `folder`.
+    /// Begins a new file in `folder`. As long as it is open it is locked, which tells other processes
+    /// that it is not left behind.
     pub(super) fn create(folder: &Path, name: String) -> io::Result<Self> {
         let path = folder.join(&name);
         let mut options = OpenOptions::new();
         let file = options.read(true).append(true).create_new(true).mode(0o600).open(&path)?;
+        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            // Somebody has found it before it was locked, and is about to clear it away.
+            return Err(io::ErrorKind::NotFound.into());
+        }
         Ok(Self::of(name, path, file, 0, false))
     }
 
-    /// Opens a file that an earlier process has left behind.
-    pub(in crate::audit) fn left_behind(path: PathBuf) -> io::Result<Self> {
-        let file = File::open(&path)?;
+    /// Opens a file that an earlier process has left behind; nothing if it lives, and may go on.
+    pub(in crate::audit) fn left_behind(path: PathBuf) -> io::Result<Option<Self>> {
+        let file = match File::open(&path) {
+            // Its process has done with it since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
         let length = file.metadata()?.len();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self::of(name, path, file, length, true))
+        Ok(Some(Self::of(name, path, file, length, true)))
     }
 
     fn of(name: String, path: PathBuf, file: File, length: u64, closed: bool) -> Self {

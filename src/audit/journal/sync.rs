@@ -162,7 +162,7 @@ mod tests {
         let (path, deny) = (folder.path().join("journal"), OnFailure::Deny);
         // Nobody takes what is handed over, so each moment can be looked at.
         let syncer = Some(Syncer::new());
-        let journals = Journals::new(&path, Vec::new(), deny, syncer, &Clock::system());
+        let journals = Journals::new(&path, None, deny, syncer, &Clock::system());
         let scribe = journals.scribe();
         let waits = scribe.note(&sample());
         scribe.leave(&sample());

@@ -126,8 +126,24 @@ impl Folder {
         self.0.join(format!("{date}.{EXTENSION}"))
     }
 
-    /// The journals that earlier processes have left, the oldest first.
+    /// The journals that earlier processes have left, the oldest first. Those of processes that live
+    /// are not among them.
     pub(in crate::audit) fn journals(&self) -> io::Result<Vec<Arc<Segment>>> {
+        let mut left = Vec::new();
+        for path in self.journal_files()? {
+            left.extend(Segment::left_behind(path)?.map(Arc::new));
+        }
+        Ok(left)
+    }
+
+    /// The name of the journal that was begun last, by whomever.
+    pub(in crate::audit) fn last_journal(&self) -> io::Result<Option<String>> {
+        let files = self.journal_files()?;
+        let name = files.last().and_then(|path| path.file_name());
+        Ok(name.map(|name| name.to_string_lossy().into_owned()))
+    }
+
+    fn journal_files(&self) -> io::Result<Vec<PathBuf>> {
         let entries = match fs::read_dir(self.journal()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
@@ -135,7 +151,7 @@ impl Folder {
         let paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
         let mut paths = paths?;
         paths.sort();
-        paths.into_iter().map(|path| Segment::left_behind(path).map(Arc::new)).collect()
+        Ok(paths)
     }
 
     /// What `head.json` says: whose chain it is, and how far it has got.
