@@ -34,7 +34,7 @@
 //!
 //! | floor | modules | |
 //! |---|---|---|
-//! | ground | [`amove`] [`clock`] [`config`] [`gather`] [`message`], then [`mod@redis`] [`telemetry`] [`upstream`] | know nothing of what is above |
+//! | ground | [`amove`] [`clock`] [`config`] [`gather`] [`message`] [`sockets`], then [`mod@redis`] [`telemetry`] [`upstream`] | know nothing of what is above |
 //! | domains | [`audit`] [`caller`] [`limit`] [`pause`] [`policy`] [`session`] | decide; know neither layers nor problems |
 //! | way | [`problem`] [`exchange`] [`middleware`] [`stack`] | translate decisions into HTTP |
 //! | edges | [`server`] [`admin`] | callers come in here, operators there |
@@ -125,6 +125,7 @@ pub mod problem;
 pub mod redis;
 pub mod server;
 pub mod session;
+pub mod sockets;
 pub mod stack;
 pub mod telemetry;
 pub mod upstream;

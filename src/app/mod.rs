@@ -1,31 +1,39 @@
 //! One process: assembles the gateway, waits, reloads, drains.
 
+mod desks;
+mod error;
 mod reload;
+mod succession;
 mod watch;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::{net::TcpListener, runtime::Handle, task::JoinHandle};
+use tokio::{runtime::Handle, sync::watch as channel, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::reload::Reloader;
+use self::{
+    desks::{desk, desks_of, listeners},
+    reload::Reloader,
+    succession::{Offer, Stage},
+};
+pub use self::{error::Error, succession::Heritage};
 use crate::{
     admin::{self, Reloads, Trigger},
     audit::{self, Trail},
-    caller::{self, Callers, jwt::Verifier},
+    caller::{Callers, jwt::Verifier},
     clock::Clock,
     config::{
         Config, Listen,
         load::{Loaded, Sources},
-        secret, tls,
     },
-    limit::{self, Limiter},
+    limit::Limiter,
     policy::Policy,
-    server::{BindError, Bound, Server, Tls},
-    session::{self, Sessions},
+    server::{Bound, Files, Server, Tls},
+    session::Sessions,
+    sockets::Passed,
     stack::{Own, Shared, stack},
-    upstream::{self, Upstream},
+    upstream::Upstream,
 };
 
 /// Logging out must not keep a process that was told to end.
@@ -41,40 +49,13 @@ pub struct App {
     shipper: Option<audit::central::Shipper>,
     admin: Vec<SocketAddr>,
     draining: CancellationToken,
+    /// Ends the operators' edge; with the rest, at the latest.
+    closing_desks: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
-}
-
-/// Why a gateway cannot begin.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// An address cannot be listened on.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// The way to the API cannot be prepared.
-    #[error(transparent)]
-    Upstream(#[from] upstream::Error),
-    /// The certificate, or what goes with it, cannot be used.
-    #[error(transparent)]
-    Tls(#[from] tls::Unusable),
-    /// The way to the issuer of callers' tokens cannot be prepared.
-    #[error(transparent)]
-    Issuer(#[from] caller::jwt::KeysError),
-    /// A secret cannot be read.
-    #[error(transparent)]
-    Secret(#[from] secret::Error),
-    /// Nothing can be written down.
-    #[error(transparent)]
-    Audit(#[from] audit::OpenError),
-    /// There is nowhere to keep sessions.
-    #[error(transparent)]
-    Sessions(#[from] session::OpenError),
-    /// There is nowhere to share quotas.
-    #[error(transparent)]
-    Quotas(#[from] limit::OpenError),
-    /// The system has no thread or no event queue for us.
-    #[error("the system refuses what a gateway needs")]
-    System(#[from] std::io::Error),
+    /// Who hands our sockets to a successor, and how far that one is.
+    offer: Option<JoinHandle<()>>,
+    successor: channel::Receiver<Stage>,
 }
 
 impl App {
@@ -85,39 +66,55 @@ impl App {
     ///
     /// See [`Error`]. Refused credentials are none: the gateway stays up and says so.
     pub async fn start(config: &Config, clock: Clock) -> Result<Self, Error> {
-        Self::assemble(config, None, clock).await
+        Self::assemble(config, None, clock, Heritage::default()).await
     }
 
     /// The same, and reads the configuration again from its sources when that is asked for, or when
-    /// a file changes.
+    /// a file changes. Begins with its `heritage`: takes sockets over, and the place of a predecessor
+    /// once it is ready itself.
     ///
     /// # Errors
     ///
     /// See [`App::start`].
-    pub async fn start_from(loaded: Loaded, sources: Sources, clock: Clock) -> Result<Self, Error> {
+    pub async fn start_from(
+        loaded: Loaded,
+        sources: Sources,
+        clock: Clock,
+        heritage: Heritage,
+    ) -> Result<Self, Error> {
         let config = loaded.config.clone();
-        Self::assemble(&config, Some((loaded, sources)), clock).await
+        Self::assemble(&config, Some((loaded, sources)), clock, heritage).await
     }
 
     async fn assemble(
         config: &Config,
         origin: Option<(Loaded, Sources)>,
         clock: Clock,
+        mut heritage: Heritage,
     ) -> Result<Self, Error> {
         // What may fail comes first, so that nobody logs in for nothing.
-        let bound = Bound::new(&config.server.listen, config.server.workers)?;
+        let rival = heritage.rival();
+        let Heritage { given, predecessor } = &mut heritage;
+        let mut bound = Bound::new(&config.server.listen, config.server.workers, given)?;
+        let mut handles = bound.handles();
         let tls = config.server.tls.as_ref().map(Tls::open).transpose()?;
         let (tls, renewal) = tls.unzip();
         let certificate_expires = tls.as_deref().map(Tls::expires);
         let callers = Arc::new(Callers::new(config, &clock)?);
         let mut desks = Vec::new();
-        for (listen, scope) in desks_of(config)? {
-            desks.push((listener(&listen).await?, scope));
+        for (role, listen, scope) in desks_of(config)? {
+            for passed in listeners(role, &listen, given)? {
+                handles.push(Passed { socket: passed.socket.try_clone()?, ..passed });
+                desks.push((desk(passed.socket)?, scope.clone()));
+            }
+        }
+        if let Some(address) = given.unclaimed() {
+            return Err(Error::Unclaimed(address));
         }
         // The workers share the connections, and the sessions have a few of their own.
         let upstream = Upstream::new(&config.upstream, config.server.workers)?;
         let limiter = Arc::new(Limiter::new(config, Handle::current())?);
-        let (trail, writer) = Trail::open(&config.audit, &clock)?;
+        let (trail, writer) = Trail::open_beside(&config.audit, &clock, rival)?;
         let sessions = Sessions::new(
             &config.identities,
             &config.session_store,
@@ -138,11 +135,22 @@ impl App {
         let own = || Own { scribe: trail.scribe(), upstream: upstream.sibling() };
         let own: Vec<_> = (0..config.server.workers).map(|_| own()).collect();
         let gateways = own.iter().map(|own| stack(config, &shared, own)).collect();
+        if predecessor.is_some() {
+            shared.sessions.start();
+            if let Err(reason) = succession::ready(&shared.sessions).await {
+                shared.sessions.shutdown(LOGOUT).await;
+                writer.finish();
+                return Err(Error::NotReady(reason));
+            }
+        }
         let server = Server::start(&config.server, bound, tls, gateways)?;
-        shared.sessions.start();
+        if predecessor.is_none() {
+            shared.sessions.start();
+        }
 
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
+        let closing_desks = stop.child_token();
         tasks.spawn(shared.limiter.keep(stop.clone()));
         let issuer = Issuer::keep(&shared.callers, &tasks, &stop);
         let shared = Arc::new(ArcSwap::from_pointee(shared));
@@ -177,7 +185,23 @@ impl App {
         }
         for (listener, scope) in desks {
             addresses.extend(listener.local_addr());
-            tasks.spawn(admin::serve(listener, Arc::clone(&status), scope, stop.clone()));
+            let stop = closing_desks.clone();
+            tasks.spawn(admin::serve(listener, Arc::clone(&status), scope, stop));
+        }
+        let (stage, successor) = channel::channel(Stage::default());
+        // Only a process can be followed by another one.
+        let offer = reloads.is_some().then(|| Offer {
+            folder: config.audit.store.clone(),
+            trail: Arc::clone(&trail),
+            sockets: handles,
+            draining: draining.clone(),
+        });
+        let offer = offer.map(|offer| tokio::spawn(offer.keep(stage)));
+        if let Some(predecessor) = heritage.predecessor
+            && let Err(error) = predecessor.release()
+        {
+            // It has ended by itself.
+            tracing::debug!(error = error.to_string(), "predecessor not told");
         }
         Ok(Self {
             server,
@@ -187,8 +211,11 @@ impl App {
             shipper: trail.ship(),
             admin: addresses,
             draining,
+            closing_desks,
             stop,
             tasks,
+            offer,
+            successor,
         })
     }
 
@@ -210,15 +237,35 @@ impl App {
         }
     }
 
+    /// Waits until another process has taken its place; it should drain then.
+    pub async fn succeeded(&self) {
+        let mut successor = self.successor.clone();
+        // Where nobody is awaited, nobody comes.
+        if successor.wait_for(|stage| *stage == Stage::Serves).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// Ends: is no longer ready, finishes what is under way, logs out, writes the last records
     /// and ships them.
     pub async fn drain(self) {
         self.draining.cancel();
+        if let Some(offer) = self.offer {
+            // The sockets are the workers' alone, and end with them.
+            let _ = offer.await;
+        }
+        let files = if *self.successor.borrow() == Stage::None {
+            Files::Removed
+        } else {
+            // Operators are to find the successor where they have found us.
+            self.closing_desks.cancel();
+            Files::Left
+        };
         if let Some((_, reloader)) = self.reloads {
             // What it has begun is in force before the rest ends.
             let _ = reloader.await;
         }
-        let cut = self.server.drain().await;
+        let cut = self.server.drain(files).await;
         if cut > 0 {
             tracing::warn!(connections = cut, "drain ran out of time: connections were cut");
         }
@@ -258,23 +305,4 @@ impl Issuer {
             (Some(_), None) | (None, Some(_)) => false,
         }
     }
-}
-
-async fn listener(address: &Listen) -> Result<TcpListener, BindError> {
-    let bound = match address {
-        Listen::Tcp(address) => TcpListener::bind(address).await,
-        Listen::Unix(_) => Err(std::io::Error::other("operators are served over TCP only")),
-    };
-    bound.map_err(|source| BindError { address: address.to_string(), source })
-}
-
-/// What operators can look at, and where.
-fn desks_of(config: &Config) -> Result<Vec<(Listen, admin::Scope)>, secret::Error> {
-    let token = &config.server.admin_token;
-    // Read again for each request; here it only has to be there.
-    token.as_ref().map(secret::Secret::read).transpose()?;
-    let admin = config.server.admin_listen.iter().cloned();
-    let health = config.server.health_listen.iter().cloned();
-    let admin = admin.map(|listen| (listen, admin::Scope::All(token.clone())));
-    Ok(admin.chain(health.map(|listen| (listen, admin::Scope::Health))).collect())
 }

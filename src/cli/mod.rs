@@ -90,7 +90,7 @@ enum Colour {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run the gateway in the foreground
-    Run,
+    Run(run::Arguments),
     /// Try it: an emulated Amove, a gateway and sample traffic on loopback; nothing to configure
     Sandbox(sandbox::Arguments),
     /// Run the emulated Amove alone
@@ -198,7 +198,7 @@ pub fn main() -> ExitCode {
 
 fn run(verb: Verb, global: &Global) -> Result<(), Failure> {
     match verb {
-        Verb::Run => run::run(global),
+        Verb::Run(arguments) => run::run(&arguments, global),
         Verb::Sandbox(arguments) => sandbox::run(&arguments, global),
         Verb::Emulator(arguments) => emulator::run(&arguments, global),
         Verb::Check(arguments) => check::run(&arguments, global),

@@ -1,27 +1,47 @@
 //! `run`: the gateway, in the foreground.
 
+use std::path::Path;
+
+use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Exit, Failure, Global, runtime};
 use crate::{
     admin::Trigger,
-    app::{self, App},
+    app::{self, App, Heritage},
     clock::Clock,
+    sockets::{succession::Predecessor, systemd},
     telemetry::log,
 };
 
-/// Runs until a signal ends it; another one has it read its configuration again.
-pub(super) fn run(global: &Global) -> Result<(), Failure> {
+/// What `run` understands besides.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Take the place of the gateway that runs with the same audit log, if there is one: it serves
+    /// until this one is ready, hands its sockets over, finishes and ends
+    #[arg(long)]
+    take_over: bool,
+}
+
+/// Runs until a signal ends it, or another process takes its place; another signal has it read its
+/// configuration again.
+pub(super) fn run(arguments: &Arguments, global: &Global) -> Result<(), Failure> {
+    // First of all, as long as there is no other thread.
+    let given = systemd::passed().map_err(|error| passed_for_nothing(&error))?;
     let loaded = global.load()?;
+    let mut heritage = Heritage { given, predecessor: None };
     log::start(&loaded.config.telemetry);
     for warning in &loaded.warnings {
         tracing::warn!(warning, "configuration");
+    }
+    if arguments.take_over {
+        take_over(&loaded.config.audit.store, &mut heritage)?;
     }
     runtime()?.block_on(async {
         let mut end = End::new()?;
         let mut hangup = signal(SignalKind::hangup()).map_err(deaf)?;
         let config = loaded.config.clone();
-        let app = App::start_from(loaded, global.sources(), Clock::system()).await?;
+        let app = App::start_from(loaded, global.sources(), Clock::system(), heritage).await?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             listen = ?app.addresses().iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -30,16 +50,25 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
             workers = config.server.workers,
             "gateway started"
         );
-        let reason = loop {
+        let signalled = loop {
             tokio::select! {
-                reason = end.wait() => break reason,
+                reason = end.wait() => break Some(reason),
+                () = app.succeeded() => break None,
                 _ = hangup.recv() => app.reload(Trigger::Signal),
             }
         };
+        let reason = signalled.unwrap_or("another process has taken its place");
         tracing::info!(reason, "gateway drains; a second signal ends it at once");
+        let at_once = async {
+            if signalled.is_none() {
+                // Whoever has started the successor may tell us to end as well: we are about to.
+                end.wait().await;
+            }
+            end.wait().await
+        };
         tokio::select! {
             () = app.drain() => Ok::<_, Failure>(()),
-            reason = end.wait() => {
+            reason = at_once => {
                 tracing::warn!(reason, "gateway ends at once");
                 // What is still under way must not keep the process: no destructor is waited for.
                 std::process::exit(Exit::Other as i32);
@@ -48,6 +77,27 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
     })?;
     tracing::info!("gateway ended");
     Ok(())
+}
+
+/// Takes the sockets of the gateway that writes the audit log in `store`.
+fn take_over(store: &Path, heritage: &mut Heritage) -> Result<(), Failure> {
+    let found = Predecessor::find(store).map_err(|error| {
+        let what = "the gateway that runs cannot be taken the place of";
+        Failure::caused(Exit::Io, what, &error)
+    })?;
+    match found {
+        Some((predecessor, sockets)) => {
+            tracing::info!("gateway takes the place of the one that runs, once it is ready");
+            heritage.given.extend(sockets);
+            heritage.predecessor = Some(predecessor);
+        }
+        None => tracing::info!("no gateway runs whose place could be taken: this is a plain start"),
+    }
+    Ok(())
+}
+
+fn passed_for_nothing(error: &systemd::Error) -> Failure {
+    Failure::caused(Exit::Config, "the gateway cannot start", error)
 }
 
 /// What ends a process.
@@ -80,12 +130,14 @@ impl From<app::Error> for Failure {
     fn from(error: app::Error) -> Self {
         let exit = match &error {
             app::Error::Bind(_) | app::Error::Audit(_) => Exit::Io,
+            app::Error::NotReady(_) => Exit::Unreachable,
             app::Error::Upstream(_)
             | app::Error::Issuer(_)
             | app::Error::Tls(_)
             | app::Error::Secret(_)
             | app::Error::Sessions(_)
-            | app::Error::Quotas(_) => Exit::Config,
+            | app::Error::Quotas(_)
+            | app::Error::Unclaimed(_) => Exit::Config,
             app::Error::System(_) => Exit::Internal,
         };
         Self::caused(exit, "the gateway cannot start", &error)

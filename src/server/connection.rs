@@ -6,7 +6,7 @@ use std::{
     task::Context,
 };
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 use hyper::{body::Incoming, service::service_fn};
 
 use super::{
@@ -22,6 +22,8 @@ use crate::{
     problem::{Kind, Problem},
 };
 
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
 /// Serves what comes on `stream` until it ends.
 pub(super) async fn serve(
     care: &Care,
@@ -35,7 +37,7 @@ pub(super) async fn serve(
     let mut sniffing = pin!(guard.sniff());
     let Sniffed { guard, protocol } = tokio::select! {
         sniffed = &mut sniffing => sniffed?,
-        () = care.edge.draining.cancelled() => {
+        () = care.edge.closing.cancelled() => {
             // Nothing has been asked yet, so nothing is lost; but the client is told.
             watched.handle.expire();
             sniffing.await?
@@ -50,9 +52,17 @@ pub(super) async fn serve(
         let request = request.map(|body| Body::from(body).explained(explain));
         let arrival = Arrival { peer: peer.clone(), origin: Arc::clone(&origin), refusal };
         let answer = care.live.answer(request.into(), arrival);
+        // HTTP/2 has its own way to say so.
+        let is_last = protocol == Protocol::Http1 && care.edge.ends.load(Ordering::Relaxed);
         async move {
             let answer = answer.await;
-            answer.map(|it| it.into_inner().map(|body| Sending::new(body, open)))
+            answer.map(|it| {
+                let mut answer = it.into_inner().map(|body| Sending::new(body, open));
+                if is_last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    answer.headers_mut().insert(header::CONNECTION, CLOSE);
+                }
+                answer
+            })
         }
     });
     match protocol {

@@ -46,7 +46,13 @@ where
         let ended = poll_fn(|cx| {
             match orders(care, watched, cx) {
                 Orders::Abandon => return Poll::Ready(Ok(Ended::ForGood)),
-                Orders::Finish if !std::mem::replace(&mut told, true) => {
+                // Who asks once more is told with the answer that it was the last; who does not
+                // waits without hyper.
+                Orders::Finish if watched.handle.is_quiet() => {
+                    watched.rests.store(true, Ordering::Relaxed);
+                }
+                Orders::Finish if !told && care.edge.closing.is_cancelled() => {
+                    told = true;
                     Pin::new(&mut *connection).graceful_shutdown();
                 }
                 Orders::Finish | Orders::GoOn => {}
@@ -75,7 +81,7 @@ async fn arrival(
     let mut waiting = pin!(guard.arrived());
     tokio::select! {
         guard = &mut waiting => Ok(guard?),
-        () = care.edge.draining.cancelled() => {
+        () = care.edge.closing.cancelled() => {
             watched.handle.expire();
             Ok(waiting.await?)
         }

@@ -1,4 +1,4 @@
-//! Addresses → listening sockets, one for each worker.
+//! Addresses → listening sockets for each worker.
 
 use std::{
     io,
@@ -10,9 +10,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Type};
 
-use crate::config::Listen;
+use crate::{
+    config::Listen,
+    sockets::{Given, Owner, Passed, Role, Socket},
+};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -21,15 +24,12 @@ const BACKLOG: i32 = 1024;
 #[derive(Debug)]
 pub struct Bound {
     addresses: Vec<Listen>,
-    /// For each address, one socket for each worker.
-    sockets: Vec<Vec<Listener>>,
-}
-
-/// A listening socket.
-#[derive(Debug)]
-pub(super) enum Listener {
-    Tcp(TcpListener),
-    Unix(UnixListener),
+    /// Files of unix sockets that are ours to remove.
+    files: Vec<PathBuf>,
+    /// One handle of each, for who takes our place.
+    passed: Vec<Passed>,
+    /// For each worker its own.
+    workers: Vec<Vec<Socket>>,
 }
 
 /// An address that cannot be listened on.
@@ -61,23 +61,50 @@ fn reason(error: &io::Error) -> String {
 }
 
 impl Bound {
-    /// Binds every address for `workers`.
+    /// Binds every address for `workers`, unless its sockets are among those `given`.
     ///
     /// # Errors
     ///
     /// [`BindError`] for the first address that cannot be had.
-    pub fn new(addresses: &[Listen], workers: usize) -> Result<Self, BindError> {
-        let mut bound = Self { addresses: Vec::new(), sockets: Vec::new() };
+    pub fn new(addresses: &[Listen], workers: usize, given: &mut Given) -> Result<Self, BindError> {
+        let workers = (0..workers).map(|_| Vec::new()).collect();
+        let mut bound =
+            Self { addresses: Vec::new(), files: Vec::new(), passed: Vec::new(), workers };
         for address in addresses {
-            let (address, sockets) = match address {
-                Listen::Tcp(address) => tcp(*address, workers),
-                Listen::Unix(path) => unix(path, workers),
-            }
-            .map_err(|source| BindError { address: address.to_string(), source })?;
-            bound.addresses.push(address);
-            bound.sockets.push(sockets);
+            bound
+                .add(address, given)
+                .map_err(|source| BindError { address: address.to_string(), source })?;
         }
         Ok(bound)
+    }
+
+    fn add(&mut self, address: &Listen, given: &mut Given) -> io::Result<()> {
+        let mut passed = given.take(Role::Callers, address)?;
+        if passed.is_empty() {
+            let sockets = match address {
+                Listen::Tcp(address) => tcp(*address, self.workers.len())?,
+                Listen::Unix(path) => vec![unix(path)?],
+            };
+            let ours = |socket| Passed { role: Some(Role::Callers), owner: Owner::Gateway, socket };
+            passed.extend(sockets.into_iter().map(ours));
+        }
+        let Some(first) = passed.first() else { return Ok(()) };
+        let address = first.socket.address()?;
+        if let (Listen::Unix(path), Owner::Gateway) = (&address, first.owner) {
+            self.files.push(path.clone());
+        }
+        // Each socket has its own queue: none may be without a worker, and no worker without one.
+        let (sockets, workers) = (passed.len(), self.workers.len());
+        for number in 0..sockets.max(workers) {
+            let socket = passed[number % sockets].socket.try_clone()?;
+            self.workers[number % workers].push(socket);
+        }
+        self.addresses.push(address);
+        for mut it in passed {
+            it.role = Some(Role::Callers);
+            self.passed.push(it);
+        }
+        Ok(())
     }
 
     /// Where it listens, with the ports that the system chose.
@@ -85,17 +112,20 @@ impl Bound {
         &self.addresses
     }
 
-    /// The sockets of one worker: one for each address.
-    pub(super) fn take(&mut self) -> Vec<Listener> {
-        self.sockets.iter_mut().filter_map(Vec::pop).collect()
+    /// A handle of each socket, for who takes our place. As long as one is kept, connections come in.
+    pub fn handles(&mut self) -> Vec<Passed> {
+        std::mem::take(&mut self.passed)
+    }
+
+    /// The sockets of one worker.
+    pub(super) fn take(&mut self) -> Vec<Socket> {
+        self.workers.pop().unwrap_or_default()
     }
 
     /// Removes the files of unix sockets.
     pub(super) fn clean_up(&self) {
-        for address in &self.addresses {
-            if let Listen::Unix(path) = address
-                && let Err(error) = std::fs::remove_file(path)
-            {
+        for path in &self.files {
+            if let Err(error) = std::fs::remove_file(path) {
                 tracing::debug!(?path, error = error.to_string(), "socket file not removed");
             }
         }
@@ -103,7 +133,7 @@ impl Bound {
 }
 
 /// Sockets that share a port: the system spreads connections over the workers.
-fn tcp(address: SocketAddr, workers: usize) -> io::Result<(Listen, Vec<Listener>)> {
+fn tcp(address: SocketAddr, workers: usize) -> io::Result<Vec<Socket>> {
     // A socket that shares its port would also share it with a stranger, or with a second gateway
     // that was started by mistake; one that does not share finds out.
     socket(address)?.bind(&address.into())?;
@@ -117,13 +147,14 @@ fn tcp(address: SocketAddr, workers: usize) -> io::Result<(Listen, Vec<Listener>
         socket.set_nonblocking(true)?;
         let listener = TcpListener::from(socket);
         chosen = listener.local_addr()?;
-        sockets.push(Listener::Tcp(listener));
+        sockets.push(Socket::Tcp(listener));
     }
-    Ok((Listen::Tcp(chosen), sockets))
+    Ok(sockets)
 }
 
-fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+fn socket(address: SocketAddr) -> io::Result<socket2::Socket> {
+    let socket =
+        socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections of a predecessor that linger must not keep the port from us.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -132,15 +163,11 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn unix(path: &Path, workers: usize) -> io::Result<(Listen, Vec<Listener>)> {
+fn unix(path: &Path) -> io::Result<Socket> {
     remove_stale(path)?;
     let listener = UnixListener::bind(path)?;
     listener.set_nonblocking(true)?;
-    let mut sockets = Vec::with_capacity(workers);
-    for _ in 0..workers {
-        sockets.push(Listener::Unix(listener.try_clone()?));
-    }
-    Ok((Listen::Unix(PathBuf::from(path)), sockets))
+    Ok(Socket::Unix(listener))
 }
 
 /// Removes the socket file of a predecessor that did not end well; never a file of another kind,

@@ -4,13 +4,17 @@
 //! request never changes threads.
 
 use std::{
+    future::pending,
     io,
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::Duration,
 };
 
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
 
 use crate::{
     config::{self, Listen},
@@ -35,6 +39,19 @@ use worker::{Edge, Worker};
 
 /// A worker that was told to end has nothing left to wait for.
 const ENDING: Duration = Duration::from_secs(1);
+
+/// How long a connection that rests may be used once more after the drain has begun. Who sends a
+/// request as it is closed would have to send it again.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What becomes of the files of unix sockets at the end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Files {
+    /// Nobody listens there any more.
+    Removed,
+    /// Somebody else does.
+    Left,
+}
 
 /// The running workers.
 #[derive(Debug)]
@@ -70,6 +87,8 @@ impl Server {
         let edge = Arc::new(Edge::new(config, tls));
         let lives: Arc<[Live]> = gateways.into_iter().map(Live::new).collect();
         let mut workers = Vec::with_capacity(lives.len());
+        // Whoever wants handles has them.
+        drop(bound.handles());
         for (number, live) in lives.iter().enumerate() {
             let worker = Worker::new(Arc::clone(&edge), live.clone(), bound.take())?;
             let (drained, has_drained) = oneshot::channel();
@@ -99,7 +118,11 @@ impl Server {
 
     /// Takes no new connection, lets what is under way finish, and ends. What has not finished
     /// within `server.drain_timeout` is cut; returns how many connections that were.
-    pub async fn drain(self) -> usize {
+    ///
+    /// What waits in the system's queue is still served, and whoever has a connection may ask once
+    /// more: who does so at this very moment cannot know. Unix sockets keep their files if they are
+    /// somebody else's now.
+    pub async fn drain(self, files: Files) -> usize {
         let within = self.edge.config().drain_timeout;
         self.edge.drain();
         let mut workers = self.workers;
@@ -107,6 +130,17 @@ impl Server {
             for worker in &mut workers {
                 // An error means that the worker has ended, which is what we wait for.
                 let _ = (&mut worker.drained).await;
+            }
+        };
+        let close = async {
+            sleep(GRACE.min(within / 2)).await;
+            self.edge.close();
+            pending().await
+        };
+        let all = async {
+            tokio::select! {
+                () = all => {}
+                () = close => {}
             }
         };
         let finished = timeout(within, all).await.is_ok();
@@ -119,7 +153,9 @@ impl Server {
                 tracing::error!("a worker did not end as it should");
             }
         }
-        self.bound.clean_up();
+        if files == Files::Removed {
+            self.bound.clean_up();
+        }
         cut
     }
 }

@@ -11,24 +11,23 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use futures_util::task::AtomicWaker;
+use futures_util::{FutureExt, task::AtomicWaker};
 use tokio::{
     net::{TcpListener, UnixListener},
     runtime::{Builder, Runtime},
     sync::oneshot,
     time::{MissedTickBehavior, interval, sleep},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     connection,
-    listener::Listener,
     live::Live,
     room::{Permit, Room},
     tls::{self, Socket, Tls},
     wire::{Handle, Patience, Ticks},
 };
-use crate::{config, message::Peer};
+use crate::{config, message::Peer, sockets as listening};
 
 /// How fine time is where it guards connections: coarse enough to cost nothing.
 const TICK: Duration = Duration::from_millis(250);
@@ -38,6 +37,9 @@ const REST_AFTER: u32 = 2;
 
 /// How long a worker rests after it could not accept: the reason is seldom gone at once.
 const REST: Duration = Duration::from_millis(100);
+
+/// How many connections are taken out of the system's queue at the end: others may go on to fill it.
+const LAST: usize = 1024;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -50,8 +52,12 @@ pub(super) struct Edge {
     pub(super) open: AtomicUsize,
     /// For connections that may still come; the rest wait in the system's queue.
     room: Room,
+    /// The drain has begun: a request that comes now is the last on its connection.
+    pub(super) ends: AtomicBool,
     /// Cancelled when the drain begins.
     pub(super) draining: CancellationToken,
+    /// Cancelled a little later: what rests until then is closed.
+    pub(super) closing: CancellationToken,
 }
 
 impl Edge {
@@ -61,7 +67,9 @@ impl Edge {
             tls,
             open: AtomicUsize::new(0),
             room: Room::new(config.max_connections),
+            ends: AtomicBool::new(false),
             draining: CancellationToken::new(),
+            closing: CancellationToken::new(),
         }
     }
 
@@ -76,9 +84,16 @@ impl Edge {
         self.config.store(Arc::new(config.clone()));
     }
 
-    /// From now on no connection is accepted, and each one ends with its present exchange.
+    /// From now on no connection is accepted, and each one ends with its present exchange, or with the
+    /// one that is on its way.
     pub(super) fn drain(&self) {
+        self.ends.store(true, Ordering::Relaxed);
         self.draining.cancel();
+    }
+
+    /// Who has not asked anything until now has no connection any more.
+    pub(super) fn close(&self) {
+        self.closing.cancel();
         // Whoever waits for room gets an error instead, which ends its loop.
         self.room.close();
     }
@@ -87,7 +102,7 @@ impl Edge {
 /// A thread's worth of gateway.
 pub(super) struct Worker {
     runtime: Runtime,
-    listeners: Vec<Listener>,
+    listeners: Vec<listening::Socket>,
     care: Arc<Care>,
 }
 
@@ -123,7 +138,11 @@ impl Watched {
 }
 
 impl Worker {
-    pub(super) fn new(edge: Arc<Edge>, live: Live, listeners: Vec<Listener>) -> io::Result<Self> {
+    pub(super) fn new(
+        edge: Arc<Edge>,
+        live: Live,
+        listeners: Vec<listening::Socket>,
+    ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (ticks, connections) = (Arc::default(), Mutex::default());
         let care = Arc::new(Care { edge, live, ticks, connections });
@@ -134,16 +153,17 @@ impl Worker {
     pub(super) fn run(self, drained: oneshot::Sender<()>, stopped: oneshot::Receiver<()>) {
         let Self { runtime, listeners, care } = self;
         runtime.block_on(async {
+            let accepting = TaskTracker::new();
             for listener in listeners {
                 let accepted = accept(listener, Arc::clone(&care));
-                tokio::spawn(async move {
+                accepting.spawn(async move {
                     if let Err(error) = accepted.await {
                         tracing::error!(error = error.to_string(), "a listener has failed");
                     }
                 });
             }
             tokio::select! {
-                () = sweep(&care) => {}
+                () = sweep(&care, &accepting) => {}
                 _ = stopped => {}
             }
         });
@@ -154,22 +174,30 @@ impl Worker {
     }
 }
 
-/// Accepts connections, one after the other, while there is room.
-async fn accept(listener: Listener, care: Arc<Care>) -> io::Result<()> {
+/// Accepts connections, one after the other, while there is room; when the drain begins, those that
+/// the system has accepted for us already: their clients know no better.
+async fn accept(listener: listening::Socket, care: Arc<Care>) -> io::Result<()> {
     let listener = match listener {
-        Listener::Tcp(listener) => Accepting::Tcp(TcpListener::from_std(listener)?),
-        Listener::Unix(listener) => Accepting::Unix(UnixListener::from_std(listener)?),
+        listening::Socket::Tcp(listener) => Accepting::Tcp(TcpListener::from_std(listener)?),
+        listening::Socket::Unix(listener) => Accepting::Unix(UnixListener::from_std(listener)?),
     };
+    let mut last = 0..LAST;
     loop {
         let accepted = tokio::select! {
+            biased;
+            () = care.edge.draining.cancelled() => {
+                let accepted = last.next().and_then(|_| listener.accept().now_or_never());
+                let Some(accepted) = accepted else { return Ok(()) };
+                accepted
+            }
             accepted = listener.accept() => accepted,
-            () = care.edge.draining.cancelled() => return Ok(()),
         };
         match accepted {
             Ok((stream, peer)) => {
                 // A worker that waits for clients keeps no room from one that has them.
                 let Some(permit) = care.edge.room.enter().await else { return Ok(()) };
-                tokio::spawn(serve(Arc::clone(&care), stream, peer, permit));
+                let (account, watched) = Account::open(Arc::clone(&care), permit);
+                tokio::spawn(serve(account, watched, stream, peer));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -181,21 +209,18 @@ async fn accept(listener: Listener, care: Arc<Care>) -> io::Result<()> {
 }
 
 /// Serves one connection and keeps account of it.
-async fn serve(care: Arc<Care>, socket: Socket, peer: Peer, permit: Permit) {
-    let handle = Handle::new(Arc::clone(&care.ticks));
-    let (waker, abandoned, rests) = Default::default();
-    let watched = Arc::new(Watched { handle, waker, abandoned, rests });
-    let _account = Account::open(&care, &watched, permit);
+async fn serve(account: Account, watched: Arc<Watched>, socket: Socket, peer: Peer) {
+    let care = &*account.care;
     // What a connection is only for a while is boxed, so that it takes no room from then on.
     let secured = Box::pin(tls::secure(&care.edge, socket, peer, &watched)).await;
     let Some((stream, peer)) = secured else { return };
-    if let Err(error) = connection::serve(&care, stream, peer, &watched).await {
+    if let Err(error) = connection::serve(care, stream, peer, &watched).await {
         tracing::debug!(error, "connection ended");
     }
 }
 
 /// Looks after the connections, a few times a second; returns when the last one has drained.
-async fn sweep(care: &Care) {
+async fn sweep(care: &Care, accepting: &TaskTracker) {
     let ticks =
         |time: Duration| u32::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
     let mut interval = interval(TICK);
@@ -223,7 +248,7 @@ async fn sweep(care: &Care) {
             }
         }
         if care.edge.draining.is_cancelled() {
-            if connections.is_empty() {
+            if connections.is_empty() && accepting.is_empty() {
                 return;
             }
             connections.values().for_each(|connection| connection.waker.wake());
@@ -238,24 +263,27 @@ impl Care {
     }
 }
 
-/// A connection's place in the books, given back however it ends.
-struct Account<'a> {
-    care: &'a Care,
+/// A connection's place in the books from when it is accepted, given back however it ends.
+struct Account {
+    care: Arc<Care>,
     number: u64,
     _permit: Permit,
 }
 
-impl<'a> Account<'a> {
-    fn open(care: &'a Care, watched: &Arc<Watched>, permit: Permit) -> Self {
+impl Account {
+    fn open(care: Arc<Care>, permit: Permit) -> (Self, Arc<Watched>) {
+        let handle = Handle::new(Arc::clone(&care.ticks));
+        let (waker, abandoned, rests) = Default::default();
+        let watched = Arc::new(Watched { handle, waker, abandoned, rests });
         care.edge.open.fetch_add(1, Ordering::Relaxed);
         // Unique while the connection lives: no other can have that address.
-        let number = Arc::as_ptr(watched).addr() as u64;
-        care.connections().insert(number, Arc::clone(watched));
-        Self { care, number, _permit: permit }
+        let number = Arc::as_ptr(&watched).addr() as u64;
+        care.connections().insert(number, Arc::clone(&watched));
+        (Self { care, number, _permit: permit }, watched)
     }
 }
 
-impl Drop for Account<'_> {
+impl Drop for Account {
     fn drop(&mut self) {
         self.care.connections().remove(&self.number);
         self.care.edge.open.fetch_sub(1, Ordering::Relaxed);

@@ -73,6 +73,18 @@ impl Process {
         Self::spawn(command(arguments, environment))
     }
 
+    /// Has `shell` start `gateway`, as its `$0` and `$@`, in the environment of that.
+    pub(crate) fn start_by(mut shell: Command, gateway: &Command) -> Self {
+        shell.arg(gateway.get_program()).args(gateway.get_args());
+        for (name, value) in gateway.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        Self::spawn(shell)
+    }
+
     /// Starts it as `command` says.
     fn spawn(mut command: Command) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
@@ -245,14 +257,8 @@ impl Gateway {
         let gateway = command(&["run"], &borrowed(&environment));
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("trap '' {signal}; exec \"$0\" \"$@\"")]);
-        shell.arg(gateway.get_program()).args(gateway.get_args()).stdin(Stdio::null());
-        for (name, value) in gateway.get_envs() {
-            match value {
-                Some(value) => shell.env(name, value),
-                None => shell.env_remove(name),
-            };
-        }
-        let gateway = Self::started(Process::spawn(shell)).await;
+        shell.stdin(Stdio::null());
+        let gateway = Self::started(Process::start_by(shell, &gateway)).await;
         eventually("the gateway is ready", async || {
             get(gateway.admin, "/readyz").await.status() == 200
         })

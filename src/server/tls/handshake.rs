@@ -58,7 +58,7 @@ pub(in crate::server) async fn secure(
             tracing::debug!(%address, "TLS handshake took too long");
             return None;
         }
-        () = edge.draining.cancelled() => return None,
+        () = edge.closing.cancelled() => return None,
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.map(|certificate| Arc::new(client::names(certificate)));
