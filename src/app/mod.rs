@@ -2,6 +2,7 @@
 
 mod desks;
 mod error;
+mod manager;
 mod reload;
 mod succession;
 mod watch;
@@ -14,6 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     desks::{desk, desks_of, listeners},
+    manager::Manager,
     reload::Reloader,
     succession::{Offer, Stage},
 };
@@ -56,6 +58,7 @@ pub struct App {
     /// Who hands our sockets to a successor, and how far that one is.
     offer: Option<JoinHandle<()>>,
     successor: channel::Receiver<Stage>,
+    manager: Manager,
 }
 
 impl App {
@@ -148,6 +151,9 @@ impl App {
             shared.sessions.start();
         }
 
+        // Only a process has a manager.
+        let manager = origin.as_ref().map(|_| Manager::of_environment()).transpose()?;
+        let manager = manager.unwrap_or(Manager::none());
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
         let closing_desks = stop.child_token();
@@ -164,6 +170,7 @@ impl App {
                 shared: Arc::clone(&shared),
                 switch: server.switch(),
                 issuer,
+                manager: manager.clone(),
                 tasks: tasks.clone(),
                 stop: stop.clone(),
                 reloads: Arc::clone(&reloads),
@@ -179,6 +186,7 @@ impl App {
             certificate_expires,
             listening: server.addresses().iter().map(Listen::to_string).collect(),
         });
+        tasks.spawn(manager.clone().keep(Arc::clone(&status), server.pulse(), stop.clone()));
         let mut addresses = Vec::new();
         if let Some(renewal) = renewal {
             tasks.spawn(renewal.run(clock, stop.clone()));
@@ -216,6 +224,7 @@ impl App {
             tasks,
             offer,
             successor,
+            manager,
         })
     }
 
@@ -250,6 +259,7 @@ impl App {
     /// and ships them.
     pub async fn drain(self) {
         self.draining.cancel();
+        self.manager.stopping();
         if let Some(offer) = self.offer {
             // The sockets are the workers' alone, and end with them.
             let _ = offer.await;

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Issuer,
+    manager::Manager,
     watch::{LOOK, Watch},
 };
 use crate::{
@@ -40,6 +41,7 @@ pub(super) struct Reloader {
     pub(super) upstream: Upstream,
     pub(super) switch: Switch,
     pub(super) issuer: Issuer,
+    pub(super) manager: Manager,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
     pub(super) reloads: Arc<Reloads>,
@@ -98,11 +100,13 @@ impl Reloader {
 
     /// The one place where a configuration that was read comes into force, or is refused.
     fn reload(&mut self, trigger: Trigger, read: Result<Loaded, Refused>) -> Outcome {
+        self.manager.reloading();
         let outcome = read.and_then(|read| self.prepare(read)).map(|prepared| {
             let applied = Applied::from(&prepared.changes);
             self.put_in_force(prepared);
             applied
         });
+        self.manager.reloaded();
         tell(trigger, &outcome);
         let now = self.shared.load().clock.now();
         self.reloads.tell(now, trigger, &outcome, self.loaded.show());

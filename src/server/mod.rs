@@ -26,6 +26,7 @@ mod http1;
 mod http2;
 mod listener;
 mod live;
+mod pulse;
 mod room;
 mod sending;
 mod tls;
@@ -34,7 +35,9 @@ mod worker;
 
 pub use listener::{BindError, Bound};
 use live::Live;
+pub use pulse::Pulse;
 pub use tls::{Configured, Renewal, Tls};
+use wire::Ticks;
 use worker::{Edge, Worker};
 
 /// A worker that was told to end has nothing left to wait for.
@@ -65,6 +68,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Running {
     thread: JoinHandle<()>,
+    ticks: Arc<Ticks>,
     /// Answered when the worker has drained; dropped when it has ended otherwise.
     drained: oneshot::Receiver<()>,
     /// Dropped to end the worker, drained or not.
@@ -91,12 +95,13 @@ impl Server {
         drop(bound.handles());
         for (number, live) in lives.iter().enumerate() {
             let worker = Worker::new(Arc::clone(&edge), live.clone(), bound.take())?;
+            let ticks = worker.ticks();
             let (drained, has_drained) = oneshot::channel();
             let (stop, stopped) = oneshot::channel();
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || worker.run(drained, stopped))?;
-            workers.push(Running { thread, drained: has_drained, stop });
+            workers.push(Running { thread, ticks, drained: has_drained, stop });
         }
         Ok(Self { edge, lives, workers, bound })
     }
@@ -109,6 +114,11 @@ impl Server {
     /// What changes how it serves, without a break.
     pub fn switch(&self) -> Switch {
         Switch { edge: Arc::clone(&self.edge), lives: Arc::clone(&self.lives) }
+    }
+
+    /// Whether the workers still turn.
+    pub fn pulse(&self) -> Pulse {
+        Pulse::of(self.workers.iter().map(|worker| Arc::clone(&worker.ticks)))
     }
 
     /// How many connections are open.

@@ -149,6 +149,11 @@ impl Worker {
         Ok(Self { runtime, listeners, care })
     }
 
+    /// Its clock.
+    pub(super) fn ticks(&self) -> Arc<Ticks> {
+        Arc::clone(&self.care.ticks)
+    }
+
     /// Serves until it has drained, which it says to `drained`, or is `stopped`.
     pub(super) fn run(self, drained: oneshot::Sender<()>, stopped: oneshot::Receiver<()>) {
         let Self { runtime, listeners, care } = self;
