@@ -34,7 +34,7 @@
 //!
 //! | floor | modules | |
 //! |---|---|---|
-//! | ground | [`amove`] [`clock`] [`config`] [`gather`] [`message`] [`sockets`], then [`mod@redis`] [`telemetry`] [`upstream`] | know nothing of what is above |
+//! | ground | [`amove`] [`clock`] [`config`] [`gather`] [`message`] [`sockets`] [`supervise`], then [`mod@redis`] [`telemetry`] [`upstream`] | know nothing of what is above |
 //! | domains | [`audit`] [`caller`] [`limit`] [`pause`] [`policy`] [`session`] | decide; know neither layers nor problems |
 //! | way | [`problem`] [`exchange`] [`middleware`] [`stack`] | translate decisions into HTTP |
 //! | edges | [`server`] [`admin`] | callers come in here, operators there |
@@ -51,6 +51,18 @@
 //! shipping of audit records live on the main thread.
 //!
 //! What workers share is read by reference: the token in force, the callers, the quotas.
+//!
+//! A panic ends one answer, or one task. Tasks and threads that serve everybody are [`supervise`]d:
+//! they begin anew, a worker included, and the watchdog of a service manager is told of workers that
+//! hang.
+//!
+//! # From one process to the next
+//!
+//! ```text
+//! service manager ── listening sockets ──▶ process ── READY, RELOADING, STOPPING, signs of life ──▶
+//! predecessor     ── listening sockets ──▶ successor ── I serve ──▶ predecessor drains, and ends
+//!     └── the audit store, when it has ended ──▶┘ whose records wait in its own journal until then
+//! ```
 //!
 //! # Reload
 //!
@@ -127,5 +139,6 @@ pub mod server;
 pub mod session;
 pub mod sockets;
 pub mod stack;
+pub mod supervise;
 pub mod telemetry;
 pub mod upstream;

@@ -167,7 +167,14 @@ impl Collector for Facts {
         if let Some(reloads) = &self.0.reloads {
             reload::encode(&mut encoder, &reloads.state())?;
         }
-        audit(&mut encoder, &shared.trail.state())
+        audit(&mut encoder, &shared.trail.state())?;
+        let (name, help) =
+            ("amove_gateway_task_restarts", "Background tasks that died and were started again.");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (task, count) in self.0.tasks.read() {
+            encode_count(&mut family, &[("task", task)], count)?;
+        }
+        Ok(())
     }
 }
 

@@ -48,7 +48,7 @@ pub enum Scope {
 
 /// Serves `scope` on `listener` until `stop` is cancelled.
 pub async fn serve(
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     status: Arc<Status>,
     scope: Scope,
     stop: CancellationToken,

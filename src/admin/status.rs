@@ -15,6 +15,7 @@ use crate::{
     pause::{InForce, Pauses},
     session::{self, State},
     stack::Shared,
+    supervise::Register,
 };
 
 /// Where everything that operators may know is found.
@@ -32,6 +33,8 @@ pub struct Status {
     pub certificate_expires: Option<watch::Receiver<Timestamp>>,
     /// Where callers reach it.
     pub listening: Vec<String>,
+    /// What is supervised.
+    pub tasks: Arc<Register>,
 }
 
 /// All of it at one moment. Holds no secret.
@@ -65,6 +68,9 @@ pub struct Report {
     /// What came of reloads, if the configuration can be read again.
     #[serde(default)]
     pub reload: Option<ReloadState>,
+    /// How often each background task has died and was started again.
+    #[serde(default)]
+    pub tasks: BTreeMap<String, u64>,
 }
 
 /// What the quotas hold back.
@@ -111,6 +117,12 @@ impl Status {
             quota_store: shared.limiter.store(),
             audit,
             reload: self.reloads.as_ref().map(|reloads| reloads.state()),
+            tasks: self
+                .tasks
+                .read()
+                .into_iter()
+                .map(|(name, count)| (name.into(), count))
+                .collect(),
         }
     }
 }

@@ -5,19 +5,25 @@ mod error;
 mod manager;
 mod reload;
 mod succession;
+mod tasks;
 mod watch;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::{runtime::Handle, sync::watch as channel, task::JoinHandle};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{
+    runtime::Handle,
+    sync::{Mutex, watch as channel},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
 
 use self::{
     desks::{desk, desks_of, listeners},
     manager::Manager,
     reload::Reloader,
     succession::{Offer, Stage},
+    tasks::Tasks,
 };
 pub use self::{error::Error, succession::Heritage};
 use crate::{
@@ -53,8 +59,7 @@ pub struct App {
     draining: CancellationToken,
     /// Ends the operators' edge; with the rest, at the latest.
     closing_desks: CancellationToken,
-    stop: CancellationToken,
-    tasks: TaskTracker,
+    tasks: Tasks,
     /// Who hands our sockets to a successor, and how far that one is.
     offer: Option<JoinHandle<()>>,
     successor: channel::Receiver<Stage>,
@@ -146,7 +151,9 @@ impl App {
                 return Err(Error::NotReady(reason));
             }
         }
-        let server = Server::start(&config.server, bound, tls, gateways)?;
+        let tasks = Tasks::default();
+        let deaths = tasks.deaths("worker");
+        let server = Server::start(&config.server, bound, tls, gateways, &deaths)?;
         if predecessor.is_none() {
             shared.sessions.start();
         }
@@ -154,11 +161,12 @@ impl App {
         // Only a process has a manager.
         let manager = origin.as_ref().map(|_| Manager::of_environment()).transpose()?;
         let manager = manager.unwrap_or(Manager::none());
-        let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
-        let tasks = TaskTracker::new();
+        let (draining, stop) = (CancellationToken::new(), tasks.stop().clone());
         let closing_desks = stop.child_token();
-        tasks.spawn(shared.limiter.keep(stop.clone()));
-        let issuer = Issuer::keep(&shared.callers, &tasks, &stop);
+        let (limiter, ends) = (Arc::clone(&shared.limiter), stop.clone());
+        tasks.keep("quotas", move || limiter.keep(ends.clone()));
+        let issuer = Issuer::keep(&shared.callers, &tasks);
+        trail.deaths().for_each(|deaths| tasks.register().add(deaths));
         let shared = Arc::new(ArcSwap::from_pointee(shared));
         let reloads = origin.map(|(loaded, sources)| {
             let (reloads, wishes) = Reloads::new(loaded.show());
@@ -172,11 +180,13 @@ impl App {
                 issuer,
                 manager: manager.clone(),
                 tasks: tasks.clone(),
-                stop: stop.clone(),
                 reloads: Arc::clone(&reloads),
+                wishes,
             };
-            let draining = draining.clone();
-            (reloads, tokio::spawn(reloader.run(wishes, draining)))
+            // Whoever comes next goes on with what is in force.
+            let (reloader, draining) = (Arc::new(Mutex::new(reloader)), draining.clone());
+            let run = move || reload::run(Arc::clone(&reloader), draining.clone());
+            (reloads, tasks.keep("reload", run))
         });
         let status = Arc::new(admin::Status {
             shared: Arc::clone(&shared),
@@ -185,26 +195,43 @@ impl App {
             started: clock.now(),
             certificate_expires,
             listening: server.addresses().iter().map(Listen::to_string).collect(),
+            tasks: Arc::clone(tasks.register()),
         });
-        tasks.spawn(manager.clone().keep(Arc::clone(&status), server.pulse(), stop.clone()));
+        let told = (manager.clone(), Arc::clone(&status), server.pulse(), stop.clone());
+        tasks.keep("service-manager", move || {
+            let (manager, status, pulse, stop) = told.clone();
+            manager.keep(status, pulse, stop)
+        });
         let mut addresses = Vec::new();
         if let Some(renewal) = renewal {
-            tasks.spawn(renewal.run(clock, stop.clone()));
+            let renewal = Arc::new(Mutex::new(renewal));
+            tasks.keep("tls-renewal", move || {
+                let (renewal, clock, stop) = (Arc::clone(&renewal), clock.clone(), stop.clone());
+                async move { renewal.lock().await.run(clock, stop).await }
+            });
         }
         for (listener, scope) in desks {
             addresses.extend(listener.local_addr());
+            let (listener, status) = (Arc::new(listener), Arc::clone(&status));
             let stop = closing_desks.clone();
-            tasks.spawn(admin::serve(listener, Arc::clone(&status), scope, stop));
+            tasks.keep("operators", move || {
+                let (listener, status) = (Arc::clone(&listener), Arc::clone(&status));
+                admin::serve(listener, status, scope.clone(), stop.clone())
+            });
         }
         let (stage, successor) = channel::channel(Stage::default());
         // Only a process can be followed by another one.
         let offer = reloads.is_some().then(|| Offer {
             folder: config.audit.store.clone(),
             trail: Arc::clone(&trail),
-            sockets: handles,
+            sockets: handles.into(),
+            stage,
             draining: draining.clone(),
         });
-        let offer = offer.map(|offer| tokio::spawn(offer.keep(stage)));
+        let offer = offer.map(|offer| {
+            let offer = Arc::new(offer);
+            tasks.keep("succession", move || Arc::clone(&offer).keep())
+        });
         if let Some(predecessor) = heritage.predecessor
             && let Err(error) = predecessor.release()
         {
@@ -220,7 +247,6 @@ impl App {
             admin: addresses,
             draining,
             closing_desks,
-            stop,
             tasks,
             offer,
             successor,
@@ -280,9 +306,7 @@ impl App {
             tracing::warn!(connections = cut, "drain ran out of time: connections were cut");
         }
         self.shared.load_full().sessions.shutdown(LOGOUT).await;
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.tasks.end().await;
         self.writer.finish();
         if let Some(shipper) = self.shipper {
             shipper.finish().await;
@@ -298,11 +322,12 @@ struct Issuer {
 }
 
 impl Issuer {
-    /// Starts the task that `callers` need; it ends with this, or with `stop`.
-    fn keep(callers: &Callers, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
-        let (verifier, stop) = (callers.verifier().cloned(), stop.child_token());
+    /// Starts the task that `callers` need; it ends with this, or with all `tasks`.
+    fn keep(callers: &Callers, tasks: &Tasks) -> Self {
+        let (verifier, stop) = (callers.verifier().cloned(), tasks.stop().child_token());
         if let Some(verifier) = &verifier {
-            tasks.spawn(Arc::clone(verifier).keep(stop.clone()));
+            let (verifier, stop) = (Arc::clone(verifier), stop.clone());
+            tasks.keep("issuer-keys", move || Arc::clone(&verifier).keep(stop.clone()));
         }
         Self { verifier, stop }
     }

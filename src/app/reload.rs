@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::{
-    sync::mpsc,
+    sync::{Mutex, mpsc},
     task::spawn_blocking,
     time::{MissedTickBehavior, interval},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
     Issuer,
     manager::Manager,
+    tasks::Tasks,
     watch::{LOOK, Watch},
 };
 use crate::{
@@ -42,9 +43,9 @@ pub(super) struct Reloader {
     pub(super) switch: Switch,
     pub(super) issuer: Issuer,
     pub(super) manager: Manager,
-    pub(super) tasks: TaskTracker,
-    pub(super) stop: CancellationToken,
+    pub(super) tasks: Tasks,
     pub(super) reloads: Arc<Reloads>,
+    pub(super) wishes: mpsc::Receiver<Wish>,
 }
 
 /// Everything that a new configuration needs: from here on nothing can fail.
@@ -57,13 +58,13 @@ struct Prepared {
     tls: Option<Arc<Configured>>,
 }
 
+/// Has `reloader` do what is asked for, and look at the files, until the gateway drains.
+pub(super) async fn run(reloader: Arc<Mutex<Reloader>>, draining: CancellationToken) {
+    reloader.lock().await.run(draining).await;
+}
+
 impl Reloader {
-    /// Does what is asked for, and looks at the files, until the gateway drains.
-    pub(super) async fn run(
-        mut self,
-        mut wishes: mpsc::Receiver<Wish>,
-        draining: CancellationToken,
-    ) {
+    async fn run(&mut self, draining: CancellationToken) {
         let mut watch = Watch::new(&self.sources.files, self.loaded.fingerprint());
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -71,7 +72,7 @@ impl Reloader {
             let wish = tokio::select! {
                 biased;
                 () = draining.cancelled() => return,
-                wish = wishes.recv() => match wish {
+                wish = self.wishes.recv() => match wish {
                     Some(wish) => Some(wish),
                     None => return,
                 },
@@ -143,7 +144,7 @@ impl Reloader {
         // What requests will need is there before they come.
         shared.take_over(&self.shared.load());
         if !self.issuer.is_for(&shared.callers) {
-            let issuer = Issuer::keep(&shared.callers, &self.tasks, &self.stop);
+            let issuer = Issuer::keep(&shared.callers, &self.tasks);
             std::mem::replace(&mut self.issuer, issuer).stop.cancel();
         }
         if let (Some(tls), Some(configured)) = (self.switch.tls(), tls) {

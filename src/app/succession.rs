@@ -66,7 +66,9 @@ pub(super) async fn ready(sessions: &Sessions) -> Result<(), String> {
 pub(super) struct Offer {
     pub(super) folder: PathBuf,
     pub(super) trail: Arc<Trail>,
-    pub(super) sockets: Vec<Passed>,
+    pub(super) sockets: Arc<[Passed]>,
+    /// How far a successor is.
+    pub(super) stage: watch::Sender<Stage>,
     pub(super) draining: CancellationToken,
 }
 
@@ -84,20 +86,19 @@ pub(super) enum Stage {
 
 impl Offer {
     /// Hands the sockets to whoever takes our place, and tells how far that is, until the drain begins.
-    pub(super) async fn keep(self, stage: watch::Sender<Stage>) {
-        let draining = self.draining.clone();
-        // Dropped with it: what is left of the sockets, and the file that a successor looks for.
-        draining.run_until_cancelled(self.wait(stage)).await;
+    ///
+    /// Dropped with it: our handles of the sockets, and the file that a successor looks for.
+    pub(super) async fn keep(self: Arc<Self>) {
+        self.draining.run_until_cancelled(self.wait()).await;
     }
 
-    async fn wait(self, stage: watch::Sender<Stage>) {
-        let Self { folder, trail, sockets, .. } = self;
-        let sockets: Arc<[Passed]> = sockets.into();
+    async fn wait(&self) {
+        let Self { folder, trail, sockets, stage, .. } = self;
         // Until then it is our predecessor who can be found.
         while trail.state().waits {
             sleep(LOOK).await;
         }
-        let post = match Post::open(&folder) {
+        let post = match Post::open(folder) {
             Ok(post) => post,
             Err(error) => {
                 let reason = error.to_string();
@@ -107,7 +108,7 @@ impl Offer {
             }
         };
         loop {
-            let mut successor = match post.successor(&sockets).await {
+            let mut successor = match post.successor(sockets).await {
                 Ok(successor) => successor,
                 Err(error) => {
                     debug!(error = error.to_string(), "nobody takes our place");

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     clock::Clock,
     config::{self, Durability, OnFailure},
+    supervise::Deaths,
 };
 
 /// Whoever looks at the log of a gateway that has crashed needs no longer.
@@ -182,6 +183,12 @@ impl Trail {
             torn: progress.torn.load(Relaxed),
             central: central.map(|outlet| outlet.state(seq, self.clock.now())),
         }
+    }
+
+    /// How often its threads and its task have died.
+    pub fn deaths(&self) -> impl Iterator<Item = Deaths> {
+        let shipping = self.central.as_ref().map(|outlet| outlet.deaths().clone());
+        [self.journals.deaths.clone()].into_iter().chain(shipping)
     }
 
     /// Ships what is in the store to the central one, if there is one, on the present runtime.

@@ -24,7 +24,7 @@ use super::{
     signing::Signer,
     store::{Folder, OpenError},
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, supervise::supervise_here};
 
 /// How long records gather before they go into the store. They are safe in the journal meanwhile.
 const GATHER: Duration = Duration::from_millis(100);
@@ -80,12 +80,18 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(work: Work, ledger: Option<Ledger>) -> io::Result<Self> {
+    pub(super) fn start(mut work: Work, mut ledger: Option<Ledger>) -> io::Result<Self> {
         let journals = Arc::clone(&work.journals);
         let ended = Arc::new(AtomicBool::new(false));
         let end = Arc::clone(&ended);
         let thread = std::thread::Builder::new().name("audit".into());
-        let thread = thread.spawn(move || run(work, ledger, &end))?;
+        let thread = thread.spawn(move || {
+            let deaths = work.journals.deaths.clone();
+            supervise_here::<Error>(&deaths, || {
+                run(&mut work, &mut ledger, &end);
+                Ok(())
+            });
+        })?;
         journals.set_reader(thread.thread().clone());
         Ok(Self { journals, ended, thread })
     }
@@ -102,13 +108,13 @@ impl Writer {
     }
 }
 
-fn run(mut work: Work, mut ledger: Option<Ledger>, ended: &AtomicBool) {
+fn run(work: &mut Work, ledger: &mut Option<Ledger>, ended: &AtomicBool) {
     let (mut complained, mut house) = (false, Instant::now());
     loop {
         let ending = ended.load(Acquire);
         work.hurry |= ending;
         work.journals.write_all();
-        match work.attempt(&mut ledger, ending) {
+        match work.attempt(ledger, ending) {
             Ok(()) if complained => {
                 complained = false;
                 tracing::info!("the audit store takes records again");
@@ -169,6 +175,7 @@ impl Work {
     fn attempt(&mut self, ledger: &mut Option<Ledger>, ending: bool) -> Result<(), Error> {
         let drain = AssertUnwindSafe(|| self.drain(ledger, ending));
         catch_unwind(drain).unwrap_or_else(|_| {
+            self.journals.deaths.note();
             *ledger = None;
             Err(io::Error::other("the writer of the audit log has crashed").into())
         })

@@ -69,6 +69,10 @@ fn gateway(report: &Report, colour: bool) -> String {
     if let Some(state) = &report.reload {
         reload(&mut text, state, report.now, colour);
     }
+    for (task, count) in report.tasks.iter().filter(|(_, count)| **count > 0) {
+        let told = format!("{} died {count} time(s), and was started again", printable(task));
+        line(&mut text, "task", &paint(&told, Paint::Red, colour));
+    }
     line(&mut text, "audit", &audit(&report.audit, colour));
     if let Some(state) = &report.audit.central {
         line(&mut text, "  central", &central(state, colour));

@@ -195,11 +195,28 @@ impl Queue {
 
 /// Serves those who wait until nobody does.
 async fn serve(queue: Arc<Queue>, limiter: Arc<Limiter>) {
+    let mut serving = Serving { queue: &queue, goes_on: true };
     while let Some(pause) = queue.round(&limiter) {
         if pause.is_zero() {
             tokio::task::yield_now().await;
         } else {
             sleep(pause.max(SHORTEST)).await;
+        }
+    }
+    serving.goes_on = false;
+}
+
+/// Whoever serves the queue.
+struct Serving<'a> {
+    queue: &'a Queue,
+    goes_on: bool,
+}
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        if self.goes_on {
+            // It has died, or its runtime has: whoever comes next has the queue served again.
+            self.queue.lines().is_served = false;
         }
     }
 }

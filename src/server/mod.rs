@@ -6,19 +6,16 @@
 use std::{
     future::pending,
     io,
-    sync::{Arc, atomic::Ordering},
-    thread::JoinHandle,
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
-use tokio::{
-    sync::oneshot,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 use crate::{
     config::{self, Listen},
     middleware::receive::Gateway,
+    supervise::Deaths,
 };
 
 mod connection;
@@ -28,6 +25,7 @@ mod listener;
 mod live;
 mod pulse;
 mod room;
+mod seat;
 mod sending;
 mod tls;
 pub mod wire;
@@ -36,9 +34,9 @@ mod worker;
 pub use listener::{BindError, Bound};
 use live::Live;
 pub use pulse::Pulse;
+use seat::{Running, Seat};
 pub use tls::{Configured, Renewal, Tls};
-use wire::Ticks;
-use worker::{Edge, Worker};
+use worker::Edge;
 
 /// A worker that was told to end has nothing left to wait for.
 const ENDING: Duration = Duration::from_secs(1);
@@ -65,19 +63,10 @@ pub struct Server {
     bound: Bound,
 }
 
-#[derive(Debug)]
-struct Running {
-    thread: JoinHandle<()>,
-    ticks: Arc<Ticks>,
-    /// Answered when the worker has drained; dropped when it has ended otherwise.
-    drained: oneshot::Receiver<()>,
-    /// Dropped to end the worker, drained or not.
-    stop: oneshot::Sender<()>,
-}
-
 impl Server {
     /// Starts to serve what comes in at `bound`, with `tls` where that is TCP; each worker answers
-    /// with its own of `gateways`, of which there is one for each.
+    /// with its own of `gateways`, of which there is one for each. A worker that dies is noted in
+    /// `deaths`, and begins anew: its connections are lost, those that wait for it are not.
     ///
     /// # Errors
     ///
@@ -87,6 +76,7 @@ impl Server {
         mut bound: Bound,
         tls: Option<Arc<Tls>>,
         gateways: Vec<Gateway>,
+        deaths: &Deaths,
     ) -> io::Result<Self> {
         let edge = Arc::new(Edge::new(config, tls));
         let lives: Arc<[Live]> = gateways.into_iter().map(Live::new).collect();
@@ -94,14 +84,9 @@ impl Server {
         // Whoever wants handles has them.
         drop(bound.handles());
         for (number, live) in lives.iter().enumerate() {
-            let worker = Worker::new(Arc::clone(&edge), live.clone(), bound.take())?;
-            let ticks = worker.ticks();
-            let (drained, has_drained) = oneshot::channel();
-            let (stop, stopped) = oneshot::channel();
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{number}"))
-                .spawn(move || worker.run(drained, stopped))?;
-            workers.push(Running { thread, ticks, drained: has_drained, stop });
+            let (ticks, sockets) = (Arc::default(), Arc::new(Mutex::new(bound.take())));
+            let (edge, live, deaths) = (Arc::clone(&edge), live.clone(), deaths.clone());
+            workers.push(Seat { edge, live, ticks, sockets, deaths }.start(number)?);
         }
         Ok(Self { edge, lives, workers, bound })
     }
@@ -134,6 +119,7 @@ impl Server {
     /// somebody else's now.
     pub async fn drain(self, files: Files) -> usize {
         let within = self.edge.config().drain_timeout;
+        self.workers.iter().for_each(Running::let_go);
         self.edge.drain();
         let mut workers = self.workers;
         let all = async {
@@ -157,7 +143,7 @@ impl Server {
         // Counted while the workers are still there: they cut what is open when they end.
         let cut = if finished { 0 } else { self.edge.open.load(Ordering::Relaxed) };
         for Running { thread, stop, .. } in workers {
-            drop(stop);
+            stop.cancel();
             let ended = tokio::task::spawn_blocking(move || thread.join().is_ok());
             if !matches!(timeout(ENDING, ended).await, Ok(Ok(true))) {
                 tracing::error!("a worker did not end as it should");

@@ -7,10 +7,10 @@ use tokio::time::Instant;
 use super::wire::Ticks;
 
 /// The clocks of all workers: each moves its own, a few times a second.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pulse(Vec<Seen>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Seen {
     ticks: Arc<Ticks>,
     count: u32,

@@ -15,7 +15,6 @@ use futures_util::{FutureExt, task::AtomicWaker};
 use tokio::{
     net::{TcpListener, UnixListener},
     runtime::{Builder, Runtime},
-    sync::oneshot,
     time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -141,58 +140,50 @@ impl Worker {
     pub(super) fn new(
         edge: Arc<Edge>,
         live: Live,
+        ticks: Arc<Ticks>,
         listeners: Vec<listening::Socket>,
     ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let (ticks, connections) = (Arc::default(), Mutex::default());
+        let connections = Mutex::default();
         let care = Arc::new(Care { edge, live, ticks, connections });
         Ok(Self { runtime, listeners, care })
     }
 
-    /// Its clock.
-    pub(super) fn ticks(&self) -> Arc<Ticks> {
-        Arc::clone(&self.care.ticks)
-    }
-
-    /// Serves until it has drained, which it says to `drained`, or is `stopped`.
-    pub(super) fn run(self, drained: oneshot::Sender<()>, stopped: oneshot::Receiver<()>) {
+    /// Serves until it has drained, or is `stopped`.
+    ///
+    /// # Errors
+    ///
+    /// The system's, when it takes no more sockets.
+    pub(super) fn run(self, stopped: &CancellationToken) -> io::Result<()> {
         let Self { runtime, listeners, care } = self;
-        runtime.block_on(async {
+        let served = runtime.block_on(async {
             let accepting = TaskTracker::new();
             for listener in listeners {
-                let accepted = accept(listener, Arc::clone(&care));
-                accepting.spawn(async move {
-                    if let Err(error) = accepted.await {
-                        tracing::error!(error = error.to_string(), "a listener has failed");
-                    }
-                });
+                let listener = match listener {
+                    listening::Socket::Tcp(it) => Accepting::Tcp(TcpListener::from_std(it)?),
+                    listening::Socket::Unix(it) => Accepting::Unix(UnixListener::from_std(it)?),
+                };
+                accepting.spawn(accept(listener, Arc::clone(&care)));
             }
-            tokio::select! {
-                () = sweep(&care, &accepting) => {}
-                _ = stopped => {}
-            }
+            stopped.run_until_cancelled(sweep(&care, &accepting)).await;
+            Ok(())
         });
-        // Nobody waits any more if the drain ran out of time.
-        let _ = drained.send(());
         // A name look-up that hangs must not keep the process.
         runtime.shutdown_background();
+        served
     }
 }
 
 /// Accepts connections, one after the other, while there is room; when the drain begins, those that
 /// the system has accepted for us already: their clients know no better.
-async fn accept(listener: listening::Socket, care: Arc<Care>) -> io::Result<()> {
-    let listener = match listener {
-        listening::Socket::Tcp(listener) => Accepting::Tcp(TcpListener::from_std(listener)?),
-        listening::Socket::Unix(listener) => Accepting::Unix(UnixListener::from_std(listener)?),
-    };
+async fn accept(listener: Accepting, care: Arc<Care>) {
     let mut last = 0..LAST;
     loop {
         let accepted = tokio::select! {
             biased;
             () = care.edge.draining.cancelled() => {
                 let accepted = last.next().and_then(|_| listener.accept().now_or_never());
-                let Some(accepted) = accepted else { return Ok(()) };
+                let Some(accepted) = accepted else { return };
                 accepted
             }
             accepted = listener.accept() => accepted,
@@ -200,7 +191,7 @@ async fn accept(listener: listening::Socket, care: Arc<Care>) -> io::Result<()> 
         match accepted {
             Ok((stream, peer)) => {
                 // A worker that waits for clients keeps no room from one that has them.
-                let Some(permit) = care.edge.room.enter().await else { return Ok(()) };
+                let Some(permit) = care.edge.room.enter().await else { return };
                 let (account, watched) = Account::open(Arc::clone(&care), permit);
                 tokio::spawn(serve(account, watched, stream, peer));
             }

@@ -25,10 +25,10 @@ use super::{
     login::Fingerprint,
     slot::Slot,
     status::{CredentialsKind, State, Status},
-    supervise::supervise,
 };
 use crate::{
     config::{Credentials, secret::Secret},
+    supervise::supervise,
     upstream::userinfo::{self, userinfo},
 };
 
@@ -132,11 +132,15 @@ impl ApiToken {
     /// Begins to look at the token, in the background.
     pub(super) fn start(self: &Arc<Self>) {
         let Shared { runtime, tasks, .. } = &*self.shared;
-        let (name, keeper) = (Arc::clone(&self.name), Arc::clone(self));
-        let died = Arc::clone(self);
+        let (keeper, died) = (Arc::clone(self), Arc::clone(self));
         let keep = move || Arc::clone(&keeper).keep();
-        let died = move || died.counters.keeper_restarts.add();
-        tasks.spawn_on(supervise(runtime.clone(), name, self.stop.clone(), keep, died), runtime);
+        let died = move || died.died();
+        tasks.spawn_on(supervise(runtime.clone(), self.stop.clone(), keep, died), runtime);
+    }
+
+    fn died(&self) {
+        error!(identity = %self.name, "the task that keeps an identity signed in has died; starting it again");
+        self.counters.keeper_restarts.add();
     }
 
     /// The token in force, if it may be sent. Takes no lock.

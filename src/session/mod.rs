@@ -15,7 +15,6 @@ mod steps;
 mod store;
 #[cfg(test)]
 mod succession_tests;
-mod supervise;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -328,6 +328,10 @@ async fn the_metrics_tell_what_happens() {
         let valid = "amove_gateway_session_state{identity=\"main\",state=\"valid\"}";
         assert_eq!(metrics[valid], 1.0);
     }
+    for task in ["worker", "audit", "operators", "quotas"] {
+        let name = format!("amove_gateway_task_restarts_total{{task=\"{task}\"}}");
+        assert_eq!(after[&name], 0.0, "{name}");
+    }
     assert_eq!(after[&of("denials_total")] - before[&of("denials_total")], 1.0);
     for name in ["expires_timestamp_seconds", "keeper_seen_timestamp_seconds"] {
         assert!(after[&of(name)] > 1_700_000_000.0, "{name}");

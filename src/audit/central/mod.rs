@@ -44,7 +44,7 @@ pub use self::{
     verify::VerifyError,
 };
 use super::store::Folder;
-use crate::config;
+use crate::{config, supervise::Deaths};
 
 /// Where records go from here, and how far they have got.
 #[derive(Debug)]
@@ -52,6 +52,7 @@ pub(super) struct Outlet {
     postgres: config::AuditPostgres,
     folder: Folder,
     progress: Progress,
+    deaths: Deaths,
 }
 
 impl Outlet {
@@ -61,12 +62,18 @@ impl Outlet {
         let place = postgres.url.read().ok().and_then(|url| link::postgres(&url).ok());
         let is_there = place.is_some_and(|postgres| link::place(&postgres) == cursor.place);
         let progress = Progress::new(if is_there { cursor.seq } else { 0 });
-        Self { postgres: postgres.clone(), folder: folder.clone(), progress }
+        let deaths = Deaths::of("audit-shipping");
+        Self { postgres: postgres.clone(), folder: folder.clone(), progress, deaths }
     }
 
     /// Starts to ship; `news` tells how far the embedded store has got.
     pub(super) fn ship(self: &Arc<Self>, news: watch::Receiver<u64>, begin: Begin) -> Shipper {
         Shipper::start(Arc::clone(self), news, begin)
+    }
+
+    /// How often the task that ships has died.
+    pub(super) const fn deaths(&self) -> &Deaths {
+        &self.deaths
     }
 
     /// The number of the last record that has arrived: what comes after it must not be deleted.

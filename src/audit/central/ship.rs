@@ -49,7 +49,7 @@ impl Shipper {
                 let shipping = Shipping::new(Arc::clone(&outlet), news.clone(), end.clone());
                 let shipping = AbortOnDropHandle::new(tokio::spawn(shipping.run()));
                 if shipping.await.is_err() {
-                    tracing::error!("shipping of audit records has crashed: it begins anew");
+                    outlet.deaths.note();
                     sleep(REST).await;
                 }
             }

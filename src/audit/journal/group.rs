@@ -62,6 +62,11 @@ impl Group {
         }
     }
 
+    /// Whether it is known what came of it.
+    pub(super) fn is_resolved(&self) -> bool {
+        self.known().is_some()
+    }
+
     /// Nobody has written it yet.
     pub(super) fn is_open(&self) -> bool {
         self.state.load(Acquire) == Self::OPEN

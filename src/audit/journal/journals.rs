@@ -16,7 +16,7 @@ use std::{
 use uuid::Uuid;
 
 use super::{scribe::Scribe, segment::Segment, sync::Syncer};
-use crate::{audit::store, clock::Clock, config::OnFailure};
+use crate::{audit::store, clock::Clock, config::OnFailure, supervise::Deaths};
 
 /// So many files may wait for a store that takes nothing: 1 GiB.
 const BEHIND: usize = 1024;
@@ -45,6 +45,8 @@ pub(in crate::audit) struct Journals {
     reader_sleeps: AtomicBool,
     /// There is something that it has not read.
     news: AtomicBool,
+    /// How often the threads behind the journals have died.
+    pub(in crate::audit) deaths: Deaths,
 }
 
 impl Journals {
@@ -80,6 +82,7 @@ impl Journals {
             reader: OnceLock::new(),
             reader_sleeps: AtomicBool::new(false),
             news: AtomicBool::new(true),
+            deaths: Deaths::of("audit"),
         })
     }
 

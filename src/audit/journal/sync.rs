@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, PoisonError, Weak},
     thread::JoinHandle,
 };
@@ -66,7 +67,7 @@ impl Syncer {
         let thread = thread.spawn(move || {
             while let Some(jobs) = desk.take() {
                 let Some(journals) = journals.upgrade() else { return };
-                sync(jobs, &journals, on_failure);
+                sync_or_give_up(&jobs, &journals, on_failure);
                 journals.wake_reader();
             }
         })?;
@@ -108,10 +109,26 @@ impl Desk {
     }
 }
 
-fn sync(jobs: Vec<Job>, journals: &Journals, on_failure: OnFailure) {
+/// As [`sync`]; whatever happens, those who wait are told.
+fn sync_or_give_up(jobs: &[Job], journals: &Journals, on_failure: OnFailure) {
+    let synced = catch_unwind(AssertUnwindSafe(|| sync(jobs, journals, on_failure)));
+    if synced.is_err() {
+        give_up(jobs, journals, on_failure);
+    }
+}
+
+/// Nobody knows what came of them.
+fn give_up(jobs: &[Job], journals: &Journals, on_failure: OnFailure) {
+    journals.deaths.note();
+    let left = jobs.iter().filter(|job| !job.group.is_resolved());
+    left.for_each(|job| settle(job, false, journals, on_failure));
+}
+
+fn sync(jobs: &[Job], journals: &Journals, on_failure: OnFailure) {
     // One call for each file, however many wait for it.
     let mut outcomes: HashMap<String, bool> = HashMap::new();
-    for Job { segment, length, is_last, group } in jobs {
+    for job in jobs {
+        let segment = &job.segment;
         let synced = *outcomes.entry(segment.name.clone()).or_insert_with(|| {
             let synced =
                 if segment.is_spoiled() { Ok(false) } else { segment.sync().map(|()| true) };
@@ -120,23 +137,29 @@ fn sync(jobs: Vec<Job>, journals: &Journals, on_failure: OnFailure) {
                 false
             })
         });
-        let goes_on = synced || on_failure == OnFailure::Allow;
-        if synced {
-            journals.works();
-        }
-        if goes_on {
-            segment.publish(length);
-        } else {
-            // Nobody knows what is on the disk: what was promised to nobody is taken back.
-            journals.lose(group.unattended());
-            journals.leave_unsaid(group.gap());
-            segment.spoil();
-        }
-        if is_last || !goes_on {
-            segment.close();
-        }
-        group.resolve(goes_on);
+        settle(job, synced, journals, on_failure);
     }
+}
+
+/// Does what follows from whether a job's records are on the disk.
+fn settle(job: &Job, synced: bool, journals: &Journals, on_failure: OnFailure) {
+    let Job { segment, length, is_last, group } = job;
+    let goes_on = synced || on_failure == OnFailure::Allow;
+    if synced {
+        journals.works();
+    }
+    if goes_on {
+        segment.publish(*length);
+    } else {
+        // Nobody knows what is on the disk: what was promised to nobody is taken back.
+        journals.lose(group.unattended());
+        journals.leave_unsaid(group.gap());
+        segment.spoil();
+    }
+    if *is_last || !goes_on {
+        segment.close();
+    }
+    group.resolve(goes_on);
 }
 
 #[cfg(test)]
@@ -157,6 +180,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whoever_waits_is_told_also_when_the_thread_dies() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, deny) = (folder.path().join("journal"), OnFailure::Deny);
+        let syncer = Some(Syncer::new());
+        let journals = Journals::new(&path, None, deny, syncer, &Clock::system());
+        let scribe = journals.scribe();
+        let waits = scribe.note(&sample());
+        scribe.leave(&sample());
+        let jobs = jobs(&journals);
+
+        give_up(&jobs, &journals, deny);
+
+        assert!(scribe.settle(waits).await.is_err());
+        assert_eq!((journals.lost(), journals.deaths.count()), (1, 1));
+    }
+
+    #[tokio::test]
     async fn what_may_not_be_on_the_disk_is_taken_back_and_told_until_it_is() {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, deny) = (folder.path().join("journal"), OnFailure::Deny);
@@ -171,7 +211,7 @@ mod tests {
         };
 
         lost(&journals);
-        sync(jobs(&journals), &journals, deny);
+        sync(&jobs(&journals), &journals, deny);
         assert!(scribe.settle(waits).await.is_err());
         assert_eq!((journals.lost(), journals.refuses()), (1, true));
 
@@ -180,10 +220,10 @@ mod tests {
             journals.write_all();
             assert!(journals.refuses());
             lost(&journals);
-            sync(jobs(&journals), &journals, deny);
+            sync(&jobs(&journals), &journals, deny);
         }
         journals.write_all();
-        sync(jobs(&journals), &journals, deny);
+        sync(&jobs(&journals), &journals, deny);
         assert!(!journals.refuses());
         let mut bytes = Vec::new();
         let segments = journals.segments();

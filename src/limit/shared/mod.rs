@@ -81,6 +81,21 @@ struct Waiter {
     answer: oneshot::Sender<Decision>,
 }
 
+/// Whoever asks the store.
+struct Asking<'a> {
+    quota: &'a SharedQuota,
+    goes_on: bool,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if self.goes_on {
+            // It has died: whoever wants something next has the store asked again.
+            self.quota.lock().is_asking = false;
+        }
+    }
+}
+
 impl SharedQuota {
     /// The quota that all who name it so and give it the same size share in `store`.
     pub(super) fn new(store: &Arc<Store>, name: &str, terms: Terms) -> Arc<Self> {
@@ -181,6 +196,7 @@ impl SharedQuota {
 
     /// Asks the store until nobody wants anything more of it.
     async fn asks(self: Arc<Self>) {
+        let mut asking = Asking { quota: &self, goes_on: true };
         while let Some((order, asked_for)) = self.next_order() {
             let answer = self.store.take(&self.key, &self.terms, &order).await;
             let now = Instant::now();
@@ -190,6 +206,7 @@ impl SharedQuota {
                 self.serve(&mut state, now, asked_for);
             }
         }
+        asking.goes_on = false;
     }
 
     /// What to ask next, and for how many of those who wait.

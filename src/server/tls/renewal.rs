@@ -75,7 +75,7 @@ impl Renewal {
     }
 
     /// Looks after it until `stop` is cancelled.
-    pub async fn run(mut self, clock: Clock, stop: CancellationToken) {
+    pub async fn run(&mut self, clock: Clock, stop: CancellationToken) {
         let mut interval = interval(LOOK);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -32,11 +32,11 @@ use super::{
     status::{CredentialsKind, Status},
     steps::Steps,
     store::{Binding, Shelf},
-    supervise::supervise,
 };
 use crate::{
     clock::Clock,
     config::{Identity, StoreError},
+    supervise::supervise,
     upstream::Upstream,
 };
 
@@ -147,11 +147,15 @@ impl Keeper {
     /// Begins to keep the identity signed in, in the background.
     pub(super) fn start(self: &Arc<Self>) {
         let Shared { runtime, tasks, .. } = &*self.shared;
-        let (name, keeper) = (Arc::clone(self.name()), Arc::clone(self));
-        let died = Arc::clone(self);
+        let (keeper, died) = (Arc::clone(self), Arc::clone(self));
         let keep = move || run::run(Arc::clone(&keeper));
-        let died = move || died.counters.keeper_restarts.add();
-        tasks.spawn_on(supervise(runtime.clone(), name, self.stop.clone(), keep, died), runtime);
+        let died = move || died.died();
+        tasks.spawn_on(supervise(runtime.clone(), self.stop.clone(), keep, died), runtime);
+    }
+
+    fn died(&self) {
+        tracing::error!(identity = %self.name, "the task that keeps an identity signed in has died; starting it again");
+        self.counters.keeper_restarts.add();
     }
 
     /// The token in force, if it may be sent. Takes no lock.
