@@ -104,6 +104,20 @@
 //! are, `-- --keep FOLDER` keeps what `callgrind_annotate` reads, `-- --train SECONDS` is a load to
 //! guide a build with. `cargo bench --bench parts` measures the parts of the way one by one; its
 //! times hold nobody up.
+//!
+//! Three fifths of a request's cost are the system's: two reads and two writes, of which the writes
+//! are nine tenths. Of the rest hyper takes half, towards the caller and the API alike; the record a
+//! fifth, from the first field to the store; memory a tenth; and all layers together the remainder.
+//! What has paid for itself:
+//!
+//! - A connection to the API is polled by the task that serves the caller, and its parts do not wake
+//!   that task for each other (`upstream::quiet`): three polls a request instead of five.
+//! - Head and body of a small message are one plain write ([`gather`]): no `writev`.
+//! - Requests and responses travel in boxes: fourteen layers hand over a pointer, not 400 bytes.
+//! - No timer, no lock that others want, and few looks at the clock for each request
+//!   ([`clock::deadlines`]).
+//! - Records are hashed one by one, but stored by the hundred, as bytes that nobody takes apart.
+//! - `config/release.sh` builds by what a load of requests has shown: a fifth fewer instructions.
 
 pub mod admin;
 pub mod amove;
