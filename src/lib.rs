@@ -19,6 +19,7 @@
 //!    │  pause          leaves the API alone while it asks so     │   towards the API:
 //!    │  announce       writes down what begins                   │
 //!    │  inject_token   signs it in; replays once after a denial  │   how does it get there?
+//!    │  breaker        leaves a failing API alone                │
 //!    │  normalise      turns a 499 into an honest problem        │
 //!    │  forward        one attempt, within its time              │
 //!    └──────────┬─────────────────────────────────────────▲──────┘
@@ -34,7 +35,7 @@
 //!
 //! | floor | modules | |
 //! |---|---|---|
-//! | ground | [`amove`] [`clock`] [`config`] [`gather`] [`message`], then [`mod@redis`] [`telemetry`] [`upstream`] | know nothing of what is above |
+//! | ground | [`amove`] [`clock`] [`config`] [`gather`] [`message`], then [`circuit`] [`mod@redis`] [`telemetry`] [`upstream`] | know nothing of what is above |
 //! | domains | [`audit`] [`caller`] [`limit`] [`pause`] [`policy`] [`session`] | decide; know neither layers nor problems |
 //! | way | [`problem`] [`exchange`] [`middleware`] [`stack`] | translate decisions into HTTP |
 //! | edges | [`server`] [`admin`] | callers come in here, operators there |
@@ -110,6 +111,7 @@ pub mod amove;
 pub mod app;
 pub mod audit;
 pub mod caller;
+pub mod circuit;
 pub mod cli;
 pub mod clock;
 pub mod config;

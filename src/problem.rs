@@ -60,6 +60,8 @@ pub enum Kind {
     AuditUnavailable,
     /// The API wants to be left alone.
     UpstreamPaused,
+    /// The API has failed so often that it is left alone.
+    CircuitOpen,
     /// We have too much to do.
     Overloaded,
     /// A new configuration cannot be used; told to operators only.
@@ -98,6 +100,7 @@ impl Kind {
             Self::SessionUnavailable  => (Http::SERVICE_UNAVAILABLE,             "session-unavailable",  "No session with Amove",        "destination_unavailable"),
             Self::AuditUnavailable    => (Http::SERVICE_UNAVAILABLE,             "audit-unavailable",    "No audit log",                 "proxy_internal_error"),
             Self::UpstreamPaused      => (Http::SERVICE_UNAVAILABLE,             "upstream-paused",      "Amove asked for a pause",      "destination_unavailable"),
+            Self::CircuitOpen         => (Http::SERVICE_UNAVAILABLE,             "circuit-open",         "Amove is failing",             "destination_unavailable"),
             Self::Overloaded          => (Http::SERVICE_UNAVAILABLE,             "overloaded",           "Too much to do",               "connection_limit_reached"),
             Self::ConfigurationRefused => (Http::UNPROCESSABLE_ENTITY,           "configuration-refused", "Configuration refused",      "proxy_configuration_error"),
             Self::LoopDetected        => (Http::LOOP_DETECTED,                   "loop-detected",        "Request goes in circles",      "proxy_loop_detected"),
@@ -152,6 +155,7 @@ impl Kind {
             | Self::SessionUnavailable
             | Self::AuditUnavailable
             | Self::UpstreamPaused
+            | Self::CircuitOpen
             | Self::Overloaded
             | Self::ConfigurationRefused
             | Self::Internal => Blame::Service,
@@ -320,7 +324,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Kind; 26] = [
+    const ALL: [Kind; 27] = [
         Kind::Malformed,
         Kind::Unauthenticated,
         Kind::PolicyDenied,
@@ -343,6 +347,7 @@ mod tests {
         Kind::SessionUnavailable,
         Kind::AuditUnavailable,
         Kind::UpstreamPaused,
+        Kind::CircuitOpen,
         Kind::Overloaded,
         Kind::ConfigurationRefused,
         Kind::LoopDetected,

@@ -10,7 +10,7 @@ use std::{
 /// The modules, from the ground up. Each may use the floors below its own.
 const FLOORS: &[&[&str]] = &[
     &["amove", "clock", "config", "gather", "message"],
-    &["redis", "telemetry", "upstream"],
+    &["circuit", "redis", "telemetry", "upstream"],
     &["audit", "caller", "limit", "pause", "policy", "session"],
     &["problem"],
     &["exchange"],

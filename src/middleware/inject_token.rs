@@ -8,6 +8,7 @@ use super::{Answer, Middleware, Next, request_token::Mint};
 use crate::{
     amove::catalogue::{AuthKind, Route},
     audit::Replay,
+    circuit::Circuits,
     config::{Config, RequestTokenRoutes},
     exchange::Exchange,
     message::{Body, Held, Request},
@@ -33,11 +34,17 @@ pub struct InjectToken {
 }
 
 impl InjectToken {
-    /// Signs in with `sessions`; asks for no request token during one of `pauses`.
-    pub fn new(sessions: &Arc<Sessions>, pauses: &Arc<Pauses>, config: &Config) -> Self {
+    /// Signs in with `sessions`; asks for no request token during one of `pauses`, nor while one of
+    /// `circuits` is open.
+    pub fn new(
+        sessions: &Arc<Sessions>,
+        pauses: &Arc<Pauses>,
+        circuits: &Arc<Circuits>,
+        config: &Config,
+    ) -> Self {
         Self {
             sessions: Arc::clone(sessions),
-            mint: Mint::new(sessions, pauses, &config.rate_limit),
+            mint: Mint::new(sessions, pauses, circuits, &config.rate_limit),
             request_tokens: config.policy.request_token_routes,
             patience: config.upstream.response_timeout,
             replay_buffers: config.identities.iter().map(|it| it.replay_buffer).collect(),

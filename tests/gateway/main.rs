@@ -3,6 +3,7 @@
 
 mod admin;
 mod audit_search;
+mod breaker;
 mod callers;
 mod errors;
 mod hygiene;
