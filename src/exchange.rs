@@ -53,6 +53,8 @@ pub struct Exchange {
     rule: OnceLock<Arc<str>>,
     permit: OnceLock<Permit>,
     wish: OnceLock<Wish>,
+    /// How long the API may still take to answer, in milliseconds; 0: as long as usual.
+    patience: AtomicU64,
     ending: Mutex<Ending>,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
@@ -137,6 +139,7 @@ impl Exchange {
             rule: OnceLock::new(),
             permit: OnceLock::new(),
             wish: OnceLock::new(),
+            patience: AtomicU64::new(0),
             ending: Mutex::default(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -256,6 +259,20 @@ impl Exchange {
     /// Whether the API asks to be left alone.
     pub fn wish(&self) -> Option<Wish> {
         self.wish.get().copied()
+    }
+
+    /// Written by `retry` ahead of each repeat: all attempts together have the time of one.
+    pub fn set_patience(&self, left: Duration) {
+        let milliseconds = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        self.patience.store(milliseconds.max(1), Ordering::Relaxed);
+    }
+
+    /// How long the API may take to answer, if not as long as usual.
+    pub fn patience(&self) -> Option<Duration> {
+        match self.patience.load(Ordering::Relaxed) {
+            0 => None,
+            milliseconds => Some(Duration::from_millis(milliseconds)),
+        }
     }
 
     /// Written by `authorise`: the rule that forbids the call.

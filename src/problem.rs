@@ -251,6 +251,11 @@ impl Problem {
         self.0.status
     }
 
+    /// Its cause, if it is of that type.
+    pub fn cause<T: std::error::Error + 'static>(&self) -> Option<&T> {
+        self.0.source.as_deref().and_then(|source| source.downcast_ref())
+    }
+
     /// The chain of causes, outermost first, for the log.
     pub fn causes(&self) -> String {
         let Some(source) = &self.0.source else { return String::new() };

@@ -11,7 +11,7 @@ use std::{
 const FLOORS: &[&[&str]] = &[
     &["amove", "clock", "config", "gather", "message"],
     &["circuit", "redis", "telemetry", "upstream"],
-    &["audit", "caller", "limit", "pause", "policy", "session"],
+    &["audit", "caller", "limit", "pause", "policy", "retry", "session"],
     &["problem"],
     &["exchange"],
     &["middleware"],

@@ -10,18 +10,16 @@ use crate::{
     circuit::{Circuits, Position},
     limit::Limiter,
     pause::Pauses,
+    retry::Retries,
+    stack::Shared,
 };
 
-/// Writes down what `limiter`, `pauses` and `circuits` have counted.
-pub(super) fn encode(
-    encoder: &mut DescriptorEncoder<'_>,
-    limiter: &Limiter,
-    pauses: &Pauses,
-    circuits: &Circuits,
-) -> fmt::Result {
-    limits(encoder, limiter)?;
-    self::pauses(encoder, pauses)?;
-    self::circuits(encoder, circuits)
+/// Writes down what the parts of `shared` have counted.
+pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, shared: &Shared) -> fmt::Result {
+    limits(encoder, &shared.limiter)?;
+    pauses(encoder, &shared.pauses)?;
+    circuits(encoder, &shared.circuits)?;
+    retries(encoder, &shared.retries)
 }
 
 fn limits(encoder: &mut DescriptorEncoder<'_>, limiter: &Limiter) -> fmt::Result {
@@ -100,6 +98,18 @@ fn circuits(encoder: &mut DescriptorEncoder<'_>, circuits: &Circuits) -> fmt::Re
         for (standing, count) in standings.iter().zip(counts) {
             encode_count(&mut family, &[("host", standing.host.name())], count)?;
         }
+    }
+    Ok(())
+}
+
+fn retries(encoder: &mut DescriptorEncoder<'_>, retries: &Retries) -> fmt::Result {
+    let (name, help) = (
+        "amove_gateway_retries",
+        "Reads that Amove left unanswered, by what came of sending them once more.",
+    );
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (result, count) in retries.read() {
+        encode_count(&mut family, &[("result", result.name())], count)?;
     }
     Ok(())
 }

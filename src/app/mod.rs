@@ -133,6 +133,7 @@ impl App {
             policy: Arc::new(Policy::new(config)),
             limiter,
             pauses: Arc::default(),
+            retries: Arc::default(),
             circuits: Arc::new(Circuits::new(&config.upstream)),
             sessions,
             clock: clock.clone(),

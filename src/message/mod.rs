@@ -41,6 +41,15 @@ impl Request {
         *self.body_mut() = change(body);
         self
     }
+
+    /// The same request once more, if all of its body is in memory.
+    pub fn again(&self) -> Option<Self> {
+        let mut again = Self::new(self.body().again()?);
+        *again.method_mut() = self.method().clone();
+        *again.uri_mut() = self.uri().clone();
+        *again.headers_mut() = self.headers().clone();
+        Some(again)
+    }
 }
 
 impl From<http::Request<Body>> for Request {
@@ -330,6 +339,23 @@ impl Body {
                 Self::from_source(Source::Resumed(bytes, Box::new(Source::Trailers(trailers))))
             }
             None => bytes.into(),
+        }
+    }
+
+    /// The same body once more, if all of it is in memory. Nobody watches it.
+    fn again(&self) -> Option<Self> {
+        match &self.source {
+            Source::Empty => Some(Self::empty()),
+            Source::Full(bytes) => Some(bytes.clone().into()),
+            Source::Resumed(bytes, rest) => match &**rest {
+                Source::Trailers(trailers) => {
+                    Some(Self::held(bytes.clone(), Some(trailers.clone())))
+                }
+                _ => None,
+            },
+            Source::Incoming(_) | Source::Driven(..) | Source::Trailers(_) | Source::Broken(_) => {
+                None
+            }
         }
     }
 

@@ -42,8 +42,9 @@ impl Forward {
         let host = exchange.destination()?.host();
         let mut sending = pin!(self.upstream.send(host, request));
         let mut sent = exchange.bytes_in();
+        let patience = exchange.patience().unwrap_or(self.response_timeout);
         loop {
-            let sending = self.deadlines.within(self.response_timeout, sending.as_mut());
+            let sending = self.deadlines.within(patience, sending.as_mut());
             if let Ok(response) = sending.await {
                 return Ok(response?);
             }

@@ -115,8 +115,8 @@ impl InjectToken {
                     return Ok(Err(Replay::TooLarge));
                 }
             };
-        *request.body_mut() = Body::held(bytes.clone(), trailers.clone());
-        Ok(Ok(copy(request, Body::held(bytes, trailers))))
+        *request.body_mut() = Body::held(bytes, trailers);
+        Ok(request.again().ok_or(Replay::Declined))
     }
 
     /// Sends `request` once, with a request token in its body: there is no second attempt with it.
@@ -176,14 +176,6 @@ impl Custom {
 fn sign(mut request: Request, token: &Token) -> Request {
     request.headers_mut().insert(header::AUTHORIZATION, token.bearer().clone());
     request
-}
-
-fn copy(request: &Request, body: Body) -> Request {
-    let mut copy = Request::new(body);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
 }
 
 /// Not a 401: the caller is known, it is *our* login that failed.

@@ -18,6 +18,7 @@ pub mod normalise;
 pub mod pause;
 pub mod receive;
 mod request_token;
+pub mod retry;
 pub mod sanitise;
 #[cfg(test)]
 mod testing;

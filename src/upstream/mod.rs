@@ -111,6 +111,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether there was nothing of an answer because nobody was there, or somebody hung up: what
+    /// passes by itself. The request may have arrived.
+    pub fn is_hang_up(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } => is_hang_up(source),
+            Self::Broken(error) => {
+                error.is_incomplete_message() || error.is_closed() || breaks_off(error)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether time ran out, as opposed to an answer that was bad or refused.
     pub fn is_timeout(&self) -> bool {
         match self {
@@ -119,6 +131,29 @@ impl Error {
             _ => false,
         }
     }
+}
+
+fn breaks_off(error: &hyper::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(link) = cause {
+        if link.downcast_ref().is_some_and(is_hang_up) {
+            return true;
+        }
+        cause = link.source();
+    }
+    false
+}
+
+fn is_hang_up(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionRefused
+            | Kind::ConnectionReset
+            | Kind::ConnectionAborted
+            | Kind::BrokenPipe
+            | Kind::UnexpectedEof
+    )
 }
 
 /// Refuses what another reader might read differently (RFC 9112 section 6.3), and a switch of

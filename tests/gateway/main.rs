@@ -13,6 +13,7 @@ mod minting;
 mod pauses;
 mod policy;
 mod replay;
+mod retry;
 mod routes;
 mod session;
 mod support;
