@@ -59,6 +59,8 @@ pub struct Exchange {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     request_complete: AtomicBool,
+    /// More of the request's body is wanted than has come.
+    caller_is_awaited: AtomicBool,
     /// The caller broke off in the middle of its request.
     caller_left: AtomicBool,
     response_complete: AtomicBool,
@@ -144,6 +146,7 @@ impl Exchange {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             request_complete: AtomicBool::new(false),
+            caller_is_awaited: AtomicBool::new(false),
             caller_left: AtomicBool::new(false),
             response_complete: AtomicBool::new(false),
             trace: headers.get(TRACEPARENT).filter(|it| is_traceparent(it.as_bytes())).cloned(),
@@ -314,6 +317,11 @@ impl Exchange {
         self.request_complete.load(Ordering::Relaxed)
     }
 
+    /// Whether more of the request's body is wanted than has come.
+    pub fn awaits_caller(&self) -> bool {
+        self.caller_is_awaited.load(Ordering::Relaxed) && !self.request_complete()
+    }
+
     /// How long it has been going on.
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
@@ -405,10 +413,19 @@ impl Exchange {
 impl Watch for Exchange {
     fn passed(&self, direction: Direction, bytes: usize) {
         let count = match direction {
-            Direction::Request => &self.bytes_in,
+            Direction::Request => {
+                self.caller_is_awaited.store(false, Ordering::Relaxed);
+                &self.bytes_in
+            }
             Direction::Response => &self.bytes_out,
         };
         count.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn waits(&self, direction: Direction) {
+        if direction == Direction::Request {
+            self.caller_is_awaited.store(true, Ordering::Relaxed);
+        }
     }
 
     fn completed(&self, direction: Direction) {

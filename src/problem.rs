@@ -175,6 +175,8 @@ struct Content {
     members: Map<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
     received: Option<StatusCode>,
+    /// The error of RFC 9209, where more is known than the kind says.
+    error: Option<&'static str>,
     retry_after: Option<Duration>,
     source: Option<BoxError>,
 }
@@ -189,6 +191,7 @@ impl Problem {
             members: Map::new(),
             headers: Vec::new(),
             received: None,
+            error: None,
             retry_after: None,
             source: None,
         }))
@@ -224,6 +227,13 @@ impl Problem {
     #[must_use]
     pub fn received(mut self, status: StatusCode) -> Self {
         self.0.received = Some(status);
+        self
+    }
+
+    /// The error of RFC 9209 section 2.3, where more is known than the kind says.
+    #[must_use]
+    pub fn proxy_error(mut self, error: &'static str) -> Self {
+        self.0.error = Some(error);
         self
     }
 
@@ -294,7 +304,7 @@ impl Problem {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let origin = match content.received {
             Some(status) => format!("{PSEUDONYM}; received-status={}", status.as_u16()),
-            None => format!("{PSEUDONYM}; error={error}"),
+            None => format!("{PSEUDONYM}; error={}", content.error.unwrap_or(error)),
         };
         if let Ok(origin) = HeaderValue::try_from(origin) {
             headers.insert(PROXY_STATUS, origin);

@@ -171,12 +171,17 @@ pub struct Driven {
     pub frame: Poll<Option<Result<Frame<Bytes>, hyper::Error>>>,
     /// The connection has ended.
     pub ended: bool,
+    /// It has been silent for too long.
+    pub stalled: bool,
 }
 
 /// Who wants to know how much of a body has passed, and whether it was all.
 pub trait Watch: Send + Sync {
     /// So many bytes of the body went by.
     fn passed(&self, direction: Direction, bytes: usize);
+
+    /// Somebody wants more of it, but nothing has come.
+    fn waits(&self, _direction: Direction) {}
 
     /// The body was read to its end. A body that is dropped or fails never gets here.
     fn completed(&self, direction: Direction);
@@ -211,6 +216,11 @@ pub enum Direction {
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the body is larger than it may be")]
 pub struct TooLarge;
+
+/// The body did not go on in time.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the body did not go on in time")]
+pub struct Stalled;
 
 /// The body cannot be read in one way only; says what was found.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -384,7 +394,10 @@ impl Source {
                 Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?)))
             }
             Self::Driven(incoming, driver) => {
-                let Driven { frame, ended } = driver.as_mut().poll_body(incoming, cx);
+                let Driven { frame, ended, stalled } = driver.as_mut().poll_body(incoming, cx);
+                if frame.is_pending() && stalled {
+                    return Poll::Ready(Some(Err(Stalled.into())));
+                }
                 if frame.is_pending() && ended {
                     return Poll::Ready(Some(Err("the connection ended within the body".into())));
                 }
@@ -446,7 +459,13 @@ impl Body {
 impl Body {
     /// The next frame, which its watcher has seen.
     fn next_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = match ready!(self.source.poll_frame(cx)) {
+        let Poll::Ready(frame) = self.source.poll_frame(cx) else {
+            if let Some((watch, direction)) = &self.watch {
+                watch.waits(*direction);
+            }
+            return Poll::Pending;
+        };
+        let frame = match frame {
             Some(Ok(frame)) => Some(self.account(frame)),
             Some(Err(error)) => Some(Err(match self.explain {
                 Some(explain) => explain(error),

@@ -84,12 +84,14 @@ pub enum Error {
         source: io::Error,
     },
     /// No connection was opened in time.
-    #[error("no connection to {host} within {within:?}")]
+    #[error("no connection to {host} within {within:?} ({})", step.name())]
     ConnectTimeout {
         /// Host and port that were dialled.
         host: Arc<str>,
         /// `upstream.connect_timeout`.
         within: Duration,
+        /// What took too long.
+        step: Step,
     },
     /// All connections that `upstream.max_connections` allows stayed in use.
     #[error("all {limit} connections to {host} stayed in use")]
@@ -108,6 +110,25 @@ pub enum Error {
     /// The response can be read in more than one way.
     #[error("the API's response is ambiguous: {0}")]
     Ambiguous(&'static str),
+}
+
+/// A step on the way to a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// The name is looked up, and somebody is called.
+    Connect,
+    /// Somebody is there, and shakes hands.
+    Tls,
+}
+
+impl Step {
+    /// Its name in errors and problems.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+        }
+    }
 }
 
 impl Error {

@@ -17,3 +17,4 @@ mod retry;
 mod routes;
 mod session;
 mod support;
+mod timeouts;
