@@ -1,9 +1,10 @@
 //! Whatever takes too long has a name, and is cut off so that the caller notices.
 
 use amove_gateway::emulator::{Fault, Host};
-use tokio::net::TcpListener;
+use http_body_util::BodyExt;
+use tokio::{net::TcpListener, time::timeout};
 
-use crate::support::{Reply, TestGateway, USERINFO, request, until};
+use crate::support::{DEADLINE, Reply, TestGateway, USERINFO, request, until};
 
 const INSERT: &str = "/api/v1/project/insert";
 const SHORT: &str = "upstream.response_timeout = \"300ms\"\n";
@@ -110,4 +111,19 @@ async fn an_answer_that_goes_on_slowly_takes_the_time_it_takes() {
 
     assert_eq!((reply.status, reply.json()["username"].is_string()), (200, true));
     assert!(begin.elapsed().as_millis() > 1100, "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn events_may_be_as_far_apart_as_they_like() {
+    let settings = "upstream.response_timeout = \"200ms\"";
+    let gateway = TestGateway::with(settings).await.logged_in().await;
+    gateway.amove.inject(Fault::Drip { ms: 700, count: 1, host: Some(Host::Main), route: None });
+    let hub = request("GET", "/api/rm?id=x", &[("accept", "text/event-stream")], "");
+
+    let mut response = gateway.connect().await.open(hub).await;
+
+    for _ in 0..3 {
+        let frame = timeout(DEADLINE, response.frame()).await.expect("a byte in time");
+        frame.expect("more to come").expect("a body that does not break off");
+    }
 }
