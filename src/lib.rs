@@ -19,6 +19,8 @@
 //!    │  pause          leaves the API alone while it asks so     │   towards the API:
 //!    │  announce       writes down what begins                   │
 //!    │  inject_token   signs it in; replays once after a denial  │   how does it get there?
+//!    │  retry          repeats what is safe to repeat            │
+//!    │  breaker        leaves a failing API alone                │
 //!    │  normalise      turns a 499 into an honest problem        │
 //!    │  forward        one attempt, within its time              │
 //!    └──────────┬─────────────────────────────────────────▲──────┘
@@ -34,8 +36,8 @@
 //!
 //! | floor | modules | |
 //! |---|---|---|
-//! | ground | [`amove`] [`clock`] [`config`] [`gather`] [`message`], then [`mod@redis`] [`telemetry`] [`upstream`] | know nothing of what is above |
-//! | domains | [`audit`] [`caller`] [`limit`] [`pause`] [`policy`] [`session`] | decide; know neither layers nor problems |
+//! | ground | [`amove`] [`clock`] [`config`] [`gather`] [`message`], then [`circuit`] [`mod@redis`] [`telemetry`] [`upstream`] | know nothing of what is above |
+//! | domains | [`audit`] [`caller`] [`limit`] [`pause`] [`policy`] [`retry`] [`session`] | decide; know neither layers nor problems |
 //! | way | [`problem`] [`exchange`] [`middleware`] [`stack`] | translate decisions into HTTP |
 //! | edges | [`server`] [`admin`] | callers come in here, operators there |
 //! | process | [`app`] [`cli`] | |
@@ -124,6 +126,7 @@ pub mod amove;
 pub mod app;
 pub mod audit;
 pub mod caller;
+pub mod circuit;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -137,6 +140,7 @@ pub mod pause;
 pub mod policy;
 pub mod problem;
 pub mod redis;
+pub mod retry;
 pub mod server;
 pub mod session;
 pub mod stack;

@@ -7,16 +7,19 @@ use tower::ServiceBuilder;
 use crate::{
     audit::{Scribe, Trail},
     caller::{Callers, jwt::KeysError},
+    circuit::Circuits,
     clock::Clock,
     config::{Changes, Config},
     limit::Limiter,
     middleware::{
         admit::Admit, announce::Announce, around, audit::Audit, authenticate::Authenticate,
-        authorise::Authorise, find_route::FindRoute, forward::Forward, inject_token::InjectToken,
-        limit::Limit, normalise::Normalise, pause::Pause, receive::Gateway, sanitise::Sanitise,
+        authorise::Authorise, breaker::Breaker, find_route::FindRoute, forward::Forward,
+        inject_token::InjectToken, limit::Limit, normalise::Normalise, pause::Pause,
+        receive::Gateway, retry::Retry, sanitise::Sanitise,
     },
     pause::Pauses,
     policy::Policy,
+    retry::Retries,
     session::Sessions,
     upstream::Upstream,
 };
@@ -35,6 +38,10 @@ pub struct Shared {
     pub limiter: Arc<Limiter>,
     /// When the API wants to be left alone.
     pub pauses: Arc<Pauses>,
+    /// Whether the API is well.
+    pub circuits: Arc<Circuits>,
+    /// What came of sending once more.
+    pub retries: Arc<Retries>,
     /// What signs us in.
     pub sessions: Arc<Sessions>,
     /// What time it is.
@@ -72,6 +79,8 @@ impl Shared {
             policy: Arc::new(Policy::new(config)),          // nothing: the configuration says it all
             limiter: Arc::new(self.limiter.under(config)),  // what is used up, under way, and counted
             pauses: Arc::new(self.pauses.under(&stay)),     // those of identities that stay
+            circuits: Arc::new(self.circuits.under(&config.upstream)), // how hosts are that stay, and counted
+            retries: Arc::clone(&self.retries),             // what was counted
             sessions,                                       // those of users that stay
             clock: self.clock.clone(),                      // the time
         })
@@ -100,7 +109,9 @@ pub fn stack(config: &Config, shared: &Shared, own: &Own) -> Gateway {
         // Towards the API: how does it get there?
         .layer(around(Pause::new(&shared.pauses, &config.rate_limit)))              // leaves the API alone while it asks so
         .layer(around(Announce))                                                    // writes down that it begins
-        .layer(around(InjectToken::new(&shared.sessions, &shared.pauses, config)))  // signs it in; replays once after a denial
+        .layer(around(InjectToken::new(&shared.sessions, &shared.pauses, &shared.circuits, config))) // signs it in; replays once after a denial
+        .layer(around(Retry::new(&shared.retries, &shared.pauses, &shared.circuits, &config.upstream))) // repeats what is safe to repeat
+        .layer(around(Breaker::new(&shared.circuits)))                              // leaves a failing API alone
         .layer(around(Normalise::new(&config.errors)))                              // turns a 499 into an honest problem
         .service(Forward::new(own.upstream.clone(), &config.upstream, &shared.clock)) // one attempt, within its time
 }

@@ -163,7 +163,7 @@ impl Collector for Facts {
             let expires = expires.borrow().as_second();
             family.encode_family(&[("role", "server")])?.encode_gauge(&expires)?;
         }
-        held_back::encode(&mut encoder, &shared.limiter, &shared.pauses)?;
+        held_back::encode(&mut encoder, &shared)?;
         if let Some(reloads) = &self.0.reloads {
             reload::encode(&mut encoder, &reloads.state())?;
         }

@@ -14,6 +14,7 @@ use crate::{
     admin::{self, Reloads, Trigger},
     audit::{self, Trail},
     caller::{self, Callers, jwt::Verifier},
+    circuit::Circuits,
     clock::Clock,
     config::{
         Config, Listen,
@@ -132,6 +133,8 @@ impl App {
             policy: Arc::new(Policy::new(config)),
             limiter,
             pauses: Arc::default(),
+            retries: Arc::default(),
+            circuits: Arc::new(Circuits::new(&config.upstream)),
             sessions,
             clock: clock.clone(),
         };

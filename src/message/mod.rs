@@ -41,6 +41,15 @@ impl Request {
         *self.body_mut() = change(body);
         self
     }
+
+    /// The same request once more, if all of its body is in memory.
+    pub fn again(&self) -> Option<Self> {
+        let mut again = Self::new(self.body().again()?);
+        *again.method_mut() = self.method().clone();
+        *again.uri_mut() = self.uri().clone();
+        *again.headers_mut() = self.headers().clone();
+        Some(again)
+    }
 }
 
 impl From<http::Request<Body>> for Request {
@@ -162,12 +171,17 @@ pub struct Driven {
     pub frame: Poll<Option<Result<Frame<Bytes>, hyper::Error>>>,
     /// The connection has ended.
     pub ended: bool,
+    /// It has been silent for too long.
+    pub stalled: bool,
 }
 
 /// Who wants to know how much of a body has passed, and whether it was all.
 pub trait Watch: Send + Sync {
     /// So many bytes of the body went by.
     fn passed(&self, direction: Direction, bytes: usize);
+
+    /// Somebody wants more of it, but nothing has come.
+    fn waits(&self, _direction: Direction) {}
 
     /// The body was read to its end. A body that is dropped or fails never gets here.
     fn completed(&self, direction: Direction);
@@ -202,6 +216,11 @@ pub enum Direction {
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the body is larger than it may be")]
 pub struct TooLarge;
+
+/// The body did not go on in time.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the body did not go on in time")]
+pub struct Stalled;
 
 /// The body cannot be read in one way only; says what was found.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -333,6 +352,23 @@ impl Body {
         }
     }
 
+    /// The same body once more, if all of it is in memory. Nobody watches it.
+    fn again(&self) -> Option<Self> {
+        match &self.source {
+            Source::Empty => Some(Self::empty()),
+            Source::Full(bytes) => Some(bytes.clone().into()),
+            Source::Resumed(bytes, rest) => match &**rest {
+                Source::Trailers(trailers) => {
+                    Some(Self::held(bytes.clone(), Some(trailers.clone())))
+                }
+                _ => None,
+            },
+            Source::Incoming(_) | Source::Driven(..) | Source::Trailers(_) | Source::Broken(_) => {
+                None
+            }
+        }
+    }
+
     fn from_source(source: Source) -> Self {
         Self { source, ..Self::default() }
     }
@@ -358,7 +394,10 @@ impl Source {
                 Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?)))
             }
             Self::Driven(incoming, driver) => {
-                let Driven { frame, ended } = driver.as_mut().poll_body(incoming, cx);
+                let Driven { frame, ended, stalled } = driver.as_mut().poll_body(incoming, cx);
+                if frame.is_pending() && stalled {
+                    return Poll::Ready(Some(Err(Stalled.into())));
+                }
                 if frame.is_pending() && ended {
                     return Poll::Ready(Some(Err("the connection ended within the body".into())));
                 }
@@ -420,7 +459,13 @@ impl Body {
 impl Body {
     /// The next frame, which its watcher has seen.
     fn next_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = match ready!(self.source.poll_frame(cx)) {
+        let Poll::Ready(frame) = self.source.poll_frame(cx) else {
+            if let Some((watch, direction)) = &self.watch {
+                watch.waits(*direction);
+            }
+            return Poll::Pending;
+        };
+        let frame = match frame {
             Some(Ok(frame)) => Some(self.account(frame)),
             Some(Err(error)) => Some(Err(match self.explain {
                 Some(explain) => explain(error),

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::{Answer, Next, receive::VIA, sanitise::sanitise_answer};
 use crate::{
+    amove::tags::Tags,
     clock::{Clock, deadlines::Deadlines},
     config,
     exchange::{Exchange, REQUEST_ID},
@@ -20,6 +21,12 @@ use crate::{
     problem::{Kind, Problem},
     upstream::{self, Upstream},
 };
+
+/// The member of a problem that names the time that was over.
+const TIMEOUT: &str = "timeout";
+
+/// SignalR answers a long poll after a minute and a half, be it with nothing.
+const LONG_POLL: Duration = Duration::from_secs(120);
 
 /// The end of the way.
 #[derive(Debug)]
@@ -37,19 +44,31 @@ impl Forward {
         Self { upstream, response_timeout, deadlines, clock: clock.clone() }
     }
 
+    /// How long nothing may happen before there is a response.
+    fn patience(&self, exchange: &Exchange) -> Result<Duration, Problem> {
+        if let Some(left) = exchange.patience() {
+            return Ok(left);
+        }
+        let route = exchange.destination()?.route;
+        let is_realtime = route.is_some_and(|route| route.tags.contains(Tags::REALTIME));
+        Ok(if is_realtime { self.response_timeout.max(LONG_POLL) } else { self.response_timeout })
+    }
+
     /// Waits for a response as long as the request still makes progress, and then once more.
     async fn send(&self, exchange: &Exchange, request: Request) -> Answer {
         let host = exchange.destination()?.host();
         let mut sending = pin!(self.upstream.send(host, request));
         let mut sent = exchange.bytes_in();
+        let patience = self.patience(exchange)?;
         loop {
-            let sending = self.deadlines.within(self.response_timeout, sending.as_mut());
+            let sending = self.deadlines.within(patience, sending.as_mut());
             if let Ok(response) = sending.await {
                 return Ok(response?);
             }
             let progress = exchange.bytes_in();
             if progress == sent {
-                return Err(timed_out());
+                let is_callers_fault = exchange.awaits_caller();
+                return Err(if is_callers_fault { stalled() } else { timed_out() });
             }
             sent = progress;
         }
@@ -111,6 +130,13 @@ fn timed_out() -> Problem {
         Kind::UpstreamTimeout,
         "Amove did not answer in time; whether the request took effect is not known.",
     )
+    .member(TIMEOUT, "response_header")
+}
+
+fn stalled() -> Problem {
+    let detail = "The request's body did not go on; whether Amove has done something with what was \
+        sent of it is not known.";
+    Problem::new(Kind::RequestTimeout, detail).member(TIMEOUT, "request_body_stall")
 }
 
 impl From<upstream::Error> for Problem {
@@ -119,13 +145,15 @@ impl From<upstream::Error> for Problem {
         let unreachable = "Amove cannot be reached; the request did not leave the gateway.";
         let problem = match error {
             Error::RequestBody(error) => return body_broke_off(error.into()),
-            Error::ConnectTimeout { .. } => {
-                Self::new(Kind::UpstreamTimeout, unreachable).retry_after(Duration::from_secs(5))
-            }
-            Error::Roots(_) | Error::Connect { .. } => {
-                Self::new(Kind::UpstreamUnreachable, unreachable)
-                    .retry_after(Duration::from_secs(5))
-            }
+            Error::ConnectTimeout { step, .. } => Self::new(Kind::UpstreamTimeout, unreachable)
+                .member(TIMEOUT, step.name())
+                .proxy_error("connection_timeout")
+                .retry_after(Duration::from_secs(5)),
+            Error::Roots(_) => Self::new(Kind::UpstreamUnreachable, unreachable)
+                .retry_after(Duration::from_secs(5)),
+            Error::Connect { ref source, .. } => Self::new(Kind::UpstreamUnreachable, unreachable)
+                .proxy_error(no_connection(source))
+                .retry_after(Duration::from_secs(5)),
             Error::Exhausted { .. } => {
                 Self::new(Kind::Overloaded, "All connections to Amove are in use.")
                     .retry_after(Duration::from_secs(1))
@@ -133,13 +161,24 @@ impl From<upstream::Error> for Problem {
             Error::Broken(_) => Self::new(
                 Kind::UpstreamUnreachable,
                 "Amove broke the connection off; whether the request took effect is not known.",
-            ),
+            )
+            .proxy_error("connection_terminated"),
             Error::Ambiguous(_) => Self::new(
                 Kind::UpstreamMalformed,
                 "Amove's answer can be read in more than one way, so it was not passed on.",
             ),
         };
         problem.caused_by(error)
+    }
+}
+
+/// Why there is no connection, in the words of RFC 9209.
+fn no_connection(error: &std::io::Error) -> &'static str {
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(_)) => "tls_certificate_error",
+        Some(_) => "tls_protocol_error",
+        None if error.kind() == std::io::ErrorKind::ConnectionRefused => "connection_refused",
+        None => "destination_unavailable",
     }
 }
 
@@ -153,7 +192,8 @@ pub(super) async fn in_time<T>(
         Err(_) => Err(Problem::new(
             Kind::RequestTimeout,
             "The request's body did not come in time; nothing was sent to Amove.",
-        )),
+        )
+        .member(TIMEOUT, "request_body_stall")),
     }
 }
 

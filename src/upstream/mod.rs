@@ -84,12 +84,14 @@ pub enum Error {
         source: io::Error,
     },
     /// No connection was opened in time.
-    #[error("no connection to {host} within {within:?}")]
+    #[error("no connection to {host} within {within:?} ({})", step.name())]
     ConnectTimeout {
         /// Host and port that were dialled.
         host: Arc<str>,
         /// `upstream.connect_timeout`.
         within: Duration,
+        /// What took too long.
+        step: Step,
     },
     /// All connections that `upstream.max_connections` allows stayed in use.
     #[error("all {limit} connections to {host} stayed in use")]
@@ -110,7 +112,38 @@ pub enum Error {
     Ambiguous(&'static str),
 }
 
+/// A step on the way to a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// The name is looked up, and somebody is called.
+    Connect,
+    /// Somebody is there, and shakes hands.
+    Tls,
+}
+
+impl Step {
+    /// Its name in errors and problems.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+        }
+    }
+}
+
 impl Error {
+    /// Whether there was nothing of an answer because nobody was there, or somebody hung up: what
+    /// passes by itself. The request may have arrived.
+    pub fn is_hang_up(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } => is_hang_up(source),
+            Self::Broken(error) => {
+                error.is_incomplete_message() || error.is_closed() || breaks_off(error)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether time ran out, as opposed to an answer that was bad or refused.
     pub fn is_timeout(&self) -> bool {
         match self {
@@ -119,6 +152,29 @@ impl Error {
             _ => false,
         }
     }
+}
+
+fn breaks_off(error: &hyper::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(link) = cause {
+        if link.downcast_ref().is_some_and(is_hang_up) {
+            return true;
+        }
+        cause = link.source();
+    }
+    false
+}
+
+fn is_hang_up(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionRefused
+            | Kind::ConnectionReset
+            | Kind::ConnectionAborted
+            | Kind::BrokenPipe
+            | Kind::UnexpectedEof
+    )
 }
 
 /// Refuses what another reader might read differently (RFC 9112 section 6.3), and a switch of

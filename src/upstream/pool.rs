@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Uri, Version, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Uri, Version, header, uri::PathAndQuery};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
@@ -24,11 +24,12 @@ use tokio::{
 };
 
 use super::{
-    Error,
+    Error, Step,
     connection::{Connection, Failed, Multiplexed},
     tls::{Tls, negotiated_http2},
 };
 use crate::{
+    clock::deadlines::Deadlines,
     config::{self, Http2},
     message::{Body, Request, Response},
 };
@@ -49,6 +50,9 @@ pub(super) struct Pool {
     host_header: Option<HeaderValue>,
     http2: Http2,
     connect_timeout: Duration,
+    /// How long a body may be silent.
+    patience: Duration,
+    deadlines: Deadlines,
     tls: Tls,
     limit: usize,
     /// A permit for each exchange under way: more connections are never needed.
@@ -87,6 +91,8 @@ impl Pool {
             authority,
             http2: config.http2,
             connect_timeout: config.connect_timeout,
+            patience: config.response_timeout,
+            deadlines: Deadlines::default(),
             tls,
             limit,
             free: Arc::new(Semaphore::new(limit)),
@@ -105,6 +111,8 @@ impl Pool {
             host_header: self.host_header.clone(),
             http2: self.http2,
             connect_timeout: self.connect_timeout,
+            patience: self.patience,
+            deadlines: Deadlines::default(),
             tls: self.tls.clone(),
             limit: self.limit,
             free: Arc::new(Semaphore::new(self.limit)),
@@ -136,7 +144,9 @@ impl Pool {
                     self.address(&mut request);
                     match sender.try_send_request(request.into_inner()).await {
                         Ok(response) => {
-                            let lease = Box::pin(Multiplexed { _permit: permit });
+                            let silence = goes_on(response.headers())
+                                .then(|| self.deadlines.silence(self.patience));
+                            let lease = Box::pin(Multiplexed { _permit: permit, silence });
                             return Ok(response.map(|body| Body::driven(body, lease)).into());
                         }
                         Err(error) => error.into(),
@@ -212,24 +222,28 @@ impl Pool {
     }
 
     async fn dial(&self) -> Result<Line, Error> {
-        match timeout(self.connect_timeout, self.connect()).await {
+        let is_there = AtomicBool::new(false);
+        match timeout(self.connect_timeout, self.connect(&is_there)).await {
             Ok(line) => line,
             Err(_) => Err(Error::ConnectTimeout {
                 host: Arc::clone(&self.authority),
                 within: self.connect_timeout,
+                step: if is_there.into_inner() { Step::Tls } else { Step::Connect },
             }),
         }
     }
 
-    async fn connect(&self) -> Result<Line, Error> {
+    async fn connect(&self, is_there: &AtomicBool) -> Result<Line, Error> {
         let failed = |source| Error::Connect { host: Arc::clone(&self.authority), source };
         let tcp = TcpStream::connect((&*self.base.host, self.base.port)).await.map_err(failed)?;
         tcp.set_nodelay(true).map_err(failed)?;
+        is_there.store(true, Ordering::Relaxed);
         let stream = self.tls.wrap(&self.base, tcp).await.map_err(failed)?;
         let http2 = negotiated_http2(&stream).unwrap_or(self.http2 == Http2::Always);
         self.speaks_http2.store(http2, Ordering::Relaxed);
         if !http2 {
-            return Ok(Line::Own(Connection::begin(stream).await?));
+            let silence = self.deadlines.silence(self.patience);
+            return Ok(Line::Own(Connection::begin(stream, silence).await?));
         }
         let (sender, driver) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -260,6 +274,13 @@ impl Pool {
         request.headers_mut().remove(header::HOST);
         *request.version_mut() = Version::HTTP_2;
     }
+}
+
+/// Whether a body must go on: all but events, which come when there are any.
+pub(super) fn goes_on(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+    let events = b"text/event-stream";
+    !kind.get(..events.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(events))
 }
 
 /// Host and port, the port left out where it is the scheme's own.
