@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use uuid::Uuid;
 
 use crate::{
-    amove::{catalogue::Route, codes},
+    amove::{catalogue::Route, codes, tags::Tags},
     audit::{Outcome, Phase, Record, Replay, Scribe, Unwritten},
     caller::Caller,
     clock::Clock,
@@ -53,6 +53,8 @@ pub struct Exchange {
     rule: OnceLock<Arc<str>>,
     permit: OnceLock<Permit>,
     wish: OnceLock<Wish>,
+    /// The caller asks to go on in WebSocket.
+    asks_for_websocket: AtomicBool,
     ending: Mutex<Ending>,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
@@ -137,6 +139,7 @@ impl Exchange {
             rule: OnceLock::new(),
             permit: OnceLock::new(),
             wish: OnceLock::new(),
+            asks_for_websocket: AtomicBool::new(false),
             ending: Mutex::default(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -256,6 +259,19 @@ impl Exchange {
     /// Whether the API asks to be left alone.
     pub fn wish(&self) -> Option<Wish> {
         self.wish.get().copied()
+    }
+
+    /// Written by `sanitise`, which takes away what the caller asks with.
+    pub fn set_asks_for_websocket(&self) {
+        self.asks_for_websocket.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the connection is to be a WebSocket from now on: where the caller asks for it, and
+    /// the route is one that stays open.
+    pub fn wants_websocket(&self) -> bool {
+        let stays_open = |route: &Route| route.tags.contains(Tags::REALTIME);
+        self.asks_for_websocket.load(Ordering::Relaxed)
+            && self.destination.get().and_then(|to| to.route).is_some_and(stays_open)
     }
 
     /// Written by `authorise`: the rule that forbids the call.

@@ -14,9 +14,13 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-pub use self::peer::{Certificate, Peer};
+pub use self::{
+    peer::{Certificate, Peer},
+    tunnel::{Duplex, Tunnel, TunnelEnd},
+};
 
 mod peer;
+mod tunnel;
 
 /// A request on its way to the API. Boxed: it is handed from layer to layer, and a pointer is
 /// handed over sooner than some hundred bytes, ten times.
@@ -144,6 +148,8 @@ enum Source {
     Trailers(Box<HeaderMap>),
     /// It has broken off, which nobody has been told yet.
     Broken(Option<BoxError>),
+    /// No body: the API has switched protocols, and this is its side of the connection.
+    Switched(Box<dyn Duplex>),
 }
 
 /// What moves a body forward: the connection it arrives on, polled by whoever reads the body.
@@ -229,6 +235,23 @@ impl Body {
     /// A body that arrives on `driver`'s connection, which only moves when the body is read.
     pub fn driven(incoming: Incoming, driver: Pin<Box<dyn Drive>>) -> Self {
         Self::from_source(Source::Driven(incoming, driver))
+    }
+
+    /// What stands in place of a body where the API has switched protocols: see
+    /// [`Self::into_tunnel`].
+    pub fn switched(far: Box<dyn Duplex>) -> Self {
+        Self::from_source(Source::Switched(far))
+    }
+
+    /// Whether the API has switched protocols.
+    pub fn is_switched(&self) -> bool {
+        matches!(self.source, Source::Switched(_))
+    }
+
+    /// The tunnel to an API that has switched protocols; whoever watched the body watches it.
+    pub fn into_tunnel(self) -> Option<Tunnel> {
+        let Source::Switched(far) = self.source else { return None };
+        Some(Tunnel { far, watch: self.watch.map(|(watch, _)| watch) })
     }
 
     /// Reports to `watch` what passes. A body has one watcher.
@@ -342,6 +365,8 @@ impl Source {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self {
             Self::Empty | Self::Resumed(..) => Poll::Ready(None),
+            // It has no end that could be waited for.
+            Self::Switched(_) => Poll::Pending,
             Self::Broken(error) => Poll::Ready(error.take().map(Err)),
             Self::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -380,14 +405,14 @@ impl Source {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_empty(),
             Self::Incoming(incoming) | Self::Driven(incoming, _) => incoming.is_end_stream(),
-            Self::Resumed(..) | Self::Trailers(_) | Self::Broken(_) => false,
+            Self::Resumed(..) | Self::Trailers(_) | Self::Broken(_) | Self::Switched(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty | Self::Trailers(_) => SizeHint::with_exact(0),
-            Self::Broken(_) => SizeHint::default(),
+            Self::Broken(_) | Self::Switched(_) => SizeHint::default(),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Incoming(incoming) | Self::Driven(incoming, _) => incoming.size_hint(),
             Self::Resumed(ahead, rest) => {

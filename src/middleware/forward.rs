@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use http_body::Body as _;
 use tokio::time::timeout;
 
@@ -70,6 +70,9 @@ impl Next for Forward {
             exchange.set_wish(wish);
         }
         sanitise_answer(response.headers_mut());
+        if response.body().is_switched() {
+            name_websocket(response.headers_mut());
+        }
         // Answers hold credentials and personal data (contract section 8.1).
         let no_store = HeaderValue::from_static("no-store");
         response.headers_mut().entry(header::CACHE_CONTROL).or_insert(no_store);
@@ -103,7 +106,16 @@ async fn prepare(
     }
     headers.insert(header::VIA, VIA);
     headers.insert(REQUEST_ID, exchange.id.clone());
+    if exchange.wants_websocket() {
+        name_websocket(headers);
+    }
     Ok(request)
+}
+
+/// Asks the next hop for a WebSocket, or tells it that this is one now.
+fn name_websocket(headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
 }
 
 fn timed_out() -> Problem {

@@ -14,6 +14,7 @@ use super::{
     connection::{Orders, orders},
     sending::Sending,
     tls::Stream,
+    tunnel,
     wire::Guard,
     worker::{Care, Watched},
 };
@@ -57,12 +58,16 @@ where
                 Poll::Pending => Poll::Pending,
             }
         });
-        if ended.await? == Ended::ForGood {
-            return Ok(());
-        }
+        let ended = ended.await?;
         let parts = connection.into_parts();
         (guard, service) = (parts.io, parts.service);
         guard.take_back(&parts.read_buf);
+        if ended == Ended::ForGood {
+            if let Some(tunnel) = watched.handle.take_tunnel() {
+                Box::pin(tunnel::join(care, watched, guard, tunnel)).await;
+            }
+            return Ok(());
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     sync::Weak,
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
 };
 
 use http_body::Body as _;
@@ -15,7 +15,13 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
-use super::{Error, pool::Pool, quiet::Quiet, tls::Stream};
+use super::{
+    Error,
+    pool::Pool,
+    quiet::Quiet,
+    switched::{Switched, switches_to_websocket},
+    tls::Stream,
+};
 use crate::{
     gather::Gathered,
     message::{Body, Drive, Driven, Request, Response},
@@ -106,6 +112,26 @@ impl Connection {
             return response.map(|_| Body::empty()).into();
         }
         response.map(|body| Body::driven(body, Box::into_pin(self))).into()
+    }
+
+    /// Hands over what is left of the connection when the API has switched protocols with
+    /// `response`.
+    pub(super) async fn switch(
+        mut self: Box<Self>,
+        response: http::Response<Incoming>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Response, Error> {
+        if !switches_to_websocket(response.headers()) {
+            return Err(Error::Ambiguous("it switches to another protocol than was asked for"));
+        }
+        // Where hyper is not done with it, there is more to write, and no request has more.
+        if poll_fn(|cx| Poll::Ready(self.driver.poll_without_shutdown(cx))).await.is_pending() {
+            return Err(Error::Ambiguous("it switches protocols within the request"));
+        }
+        let Self { driver, .. } = *self;
+        let parts = driver.into_parts();
+        let far = Switched::new(parts.io.into_inner().0, parts.read_buf, permit);
+        Ok(response.map(|_| Body::switched(Box::new(far))).into())
     }
 }
 

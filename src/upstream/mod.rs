@@ -14,6 +14,7 @@ pub mod auth;
 mod connection;
 mod pool;
 mod quiet;
+mod switched;
 mod tls;
 pub mod trust;
 pub mod userinfo;
@@ -51,6 +52,7 @@ impl Upstream {
     }
 
     /// Sends `request`, whose URI is in origin form, to `host` and waits for the response's head.
+    /// With an `Upgrade` field it may switch protocols, see [`crate::message::Body::into_tunnel`].
     ///
     /// One attempt: only a request of which nothing was written is sent again, on another
     /// connection.
@@ -110,6 +112,9 @@ pub enum Error {
     Ambiguous(&'static str),
 }
 
+/// Nobody has asked for it.
+const UNASKED: Error = Error::Ambiguous("it switches to a protocol that was not asked for");
+
 impl Error {
     /// Whether time ran out, as opposed to an answer that was bad or refused.
     pub fn is_timeout(&self) -> bool {
@@ -125,8 +130,8 @@ impl Error {
 /// protocols that nobody asked for.
 fn unambiguous(response: &Response) -> Result<(), Error> {
     let headers = response.headers();
-    if response.status().is_informational() {
-        return Err(Error::Ambiguous("it switches to a protocol that was not asked for"));
+    if response.status().is_informational() && !response.body().is_switched() {
+        return Err(UNASKED);
     }
     if headers.contains_key(header::TRANSFER_ENCODING)
         && headers.contains_key(header::CONTENT_LENGTH)
