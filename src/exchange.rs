@@ -55,6 +55,8 @@ pub struct Exchange {
     wish: OnceLock<Wish>,
     /// The caller asks to go on in WebSocket.
     asks_for_websocket: AtomicBool,
+    /// The caller sends its body when it is told that it is wanted.
+    waits_to_send: AtomicBool,
     ending: Mutex<Ending>,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
@@ -140,6 +142,7 @@ impl Exchange {
             permit: OnceLock::new(),
             wish: OnceLock::new(),
             asks_for_websocket: AtomicBool::new(false),
+            waits_to_send: AtomicBool::new(false),
             ending: Mutex::default(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -264,6 +267,16 @@ impl Exchange {
     /// Written by `sanitise`, which takes away what the caller asks with.
     pub fn set_asks_for_websocket(&self) {
         self.asks_for_websocket.store(true, Ordering::Relaxed);
+    }
+
+    /// Written by `sanitise`: the caller expects to be told to continue.
+    pub fn set_waits_to_send(&self) {
+        self.waits_to_send.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the caller sends its body only when it is told that it is wanted.
+    pub fn waits_to_send(&self) -> bool {
+        self.waits_to_send.load(Ordering::Relaxed)
     }
 
     /// Whether the connection is to be a WebSocket from now on: where the caller asks for it, and

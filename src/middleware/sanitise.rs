@@ -6,7 +6,10 @@ use http::{HeaderMap, HeaderName, Method, Version, header};
 use http_body::Body as _;
 
 use super::{Answer, Middleware, Next};
-use crate::{exchange::Exchange, message::Request};
+use crate::{
+    exchange::Exchange,
+    message::{Request, Response, announced, may_trail},
+};
 
 /// Stands above every layer that adds a field, so that no caller can have ours removed by naming
 /// it in `Connection`.
@@ -23,21 +26,54 @@ impl Middleware for Sanitise {
         if asks_for_websocket(&request) {
             exchange.set_asks_for_websocket();
         }
+        if request.headers().contains_key(header::EXPECT) && request.version() == Version::HTTP_11 {
+            exchange.set_waits_to_send();
+        }
         remove_named_by_connection(request.headers_mut());
-        remove(request.headers_mut(), |name| {
-            is_hop_by_hop(name) || belongs_to_the_caller(name) || overrides_the_request(name)
-        });
+        // Only behind a body of no certain size there may be something.
+        let has_end = request.body().size_hint().exact().is_none();
+        let trailer = if has_end { announced(request.headers(), may_go_up) } else { None };
+        remove(request.headers_mut(), |name| !may_go_up(name));
+        if has_end {
+            request = request.map_body(|body| body.trailed(may_trail_up));
+        }
+        if let Some(trailer) = trailer {
+            request.headers_mut().insert(header::TRAILER, trailer);
+        }
         next.run(exchange, request).await
     }
 }
 
 /// Takes away from an answer what was meant for us (RFC 9110 section 7.6.1).
-pub(super) fn sanitise_answer(headers: &mut HeaderMap) {
+pub(super) fn sanitise_answer(mut response: Response) -> Response {
+    let headers = response.headers_mut();
     remove_named_by_connection(headers);
-    // A cookie would be the service identity's, and callers' cookies do not go up again.
-    remove(headers, |name| {
-        is_hop_by_hop(name) || matches!(name, "set-cookie" | "alt-svc" | "x-request-id")
-    });
+    let trailer = announced(headers, may_come_down);
+    remove(headers, |name| !may_come_down(name));
+    if let Some(trailer) = trailer {
+        headers.insert(header::TRAILER, trailer);
+    }
+    if response.body().size_hint().exact().is_some() {
+        return response;
+    }
+    response.map_body(|body| body.trailed(may_trail_down))
+}
+
+fn may_go_up(name: &str) -> bool {
+    !is_hop_by_hop(name) && !belongs_to_the_caller(name) && !overrides_the_request(name)
+}
+
+fn may_trail_up(name: &str) -> bool {
+    may_go_up(name) && may_trail(name.as_bytes())
+}
+
+/// A cookie would be the service identity's, and callers' cookies do not go up again.
+fn may_come_down(name: &str) -> bool {
+    !is_hop_by_hop(name) && !matches!(name, "set-cookie" | "alt-svc" | "x-request-id")
+}
+
+fn may_trail_down(name: &str) -> bool {
+    may_come_down(name) && may_trail(name.as_bytes())
 }
 
 /// Whether it asks to go on in WebSocket, and in nothing else (RFC 6455, section 4.1).

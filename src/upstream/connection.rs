@@ -7,6 +7,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use http::{StatusCode, header};
 use http_body::Body as _;
 use hyper::{
     body::Incoming,
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     gather::Gathered,
-    message::{Body, Drive, Driven, Request, Response},
+    message::{Body, Drive, Driven, Request, Response, Wanted},
 };
 
 /// What an attempt on one connection ended with, if not with a response.
@@ -82,8 +83,11 @@ impl Connection {
     /// Sends `request` and waits for the response's head.
     pub(super) async fn exchange(
         mut self: Box<Self>,
-        request: Request,
+        mut request: Request,
     ) -> Result<(http::Response<Incoming>, Box<Self>), Failed> {
+        if request.headers().contains_key(header::EXPECT) {
+            request = until_wanted(request);
+        }
         self.sends_body = !request.body().is_end_stream();
         let Self { sender, driver, quiet, .. } = &mut *self;
         let mut response = pin!(quiet.hush(|| sender.try_send_request(request.into_inner())));
@@ -133,6 +137,18 @@ impl Connection {
         let far = Switched::new(parts.io.into_inner().0, parts.read_buf, permit);
         Ok(response.map(|_| Body::switched(Box::new(far))).into())
     }
+}
+
+/// Holds the body back until the API says that it wants it.
+fn until_wanted(mut request: Request) -> Request {
+    let wanted = Wanted::default();
+    let told = wanted.clone();
+    hyper::ext::on_informational(&mut *request, move |interim| {
+        if interim.status() == StatusCode::CONTINUE {
+            told.tell();
+        }
+    });
+    request.map_body(|body| body.awaited(wanted))
 }
 
 impl Drive for Connection {

@@ -302,7 +302,11 @@ impl Pool {
         parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
         // Of whole and valid parts there is always a URI.
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-        request.headers_mut().remove(header::HOST);
+        let headers = request.headers_mut();
+        headers.remove(header::HOST);
+        headers.remove(header::TRANSFER_ENCODING);
+        // There a body goes up when there is a window for it.
+        headers.remove(header::EXPECT);
         *request.version_mut() = Version::HTTP_2;
     }
 }
