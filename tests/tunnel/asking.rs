@@ -3,11 +3,11 @@
 use amove_gateway::emulator::Host;
 use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
 use crate::{
     process_support::{get, soon},
-    support::{ASK, Between, SWITCH},
+    support::{ASK, Between, MOMENT, SWITCH},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,11 +53,7 @@ async fn nothing_goes_up_before_the_api_has_switched_and_little_is_kept() {
     // Sooner or later nobody takes it any more.
     let flood = "x".repeat(32 * 1024 * 1024);
     let mut sent = 0;
-    while let Ok(written) = {
-        use tokio::io::AsyncWriteExt;
-        let piece = &flood.as_bytes()[sent..];
-        tokio::time::timeout(crate::support::MOMENT, caller.stream.write(piece)).await
-    } {
+    while let Ok(written) = timeout(MOMENT, caller.stream.write(&flood.as_bytes()[sent..])).await {
         sent += written.expect("an open connection");
         assert!(sent < flood.len(), "all of it is taken");
     }
@@ -92,7 +88,7 @@ async fn any_other_answer_is_a_normal_one_and_the_connection_goes_on_in_http() {
     assert!(answered.starts_with("HTTP/1.1 200 "), "{answered}");
     let refused = caller.rest().await.expect("an answer");
     assert!(refused.starts_with("HTTP/1.1 400 "), "{refused}");
-    assert_eq!(between.record("outcome").await["status"], 200);
+    assert_eq!(between.hub_record("outcome").await["status"], 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,7 +118,7 @@ async fn a_denied_token_is_renewed_once_and_the_same_is_asked_again() {
             api.say("late").await;
             caller.hears("late").await;
             drop((caller, api));
-            let record = between.record("outcome").await;
+            let record = between.hub_record("outcome").await;
             assert_eq!((&record["attempts"], &record["replay"]), (&2.into(), &"done".into()));
         } else {
             api.say(denial).await;

@@ -20,7 +20,7 @@ async fn who_breaks_off_takes_the_other_along() {
     caller.reset();
     drop(api.rest().await);
     assert!(begun.elapsed() < PROMPT, "{:?}", begun.elapsed());
-    assert_eq!(between.record("outcome").await["outcome"], "client_closed");
+    assert_eq!(between.hub_record("outcome").await["outcome"], "client_closed");
 
     let between = Between::start(&[]).await;
     let (mut caller, mut api) = between.tunnel().await;
@@ -30,7 +30,7 @@ async fn who_breaks_off_takes_the_other_along() {
     api.reset();
     drop(caller.rest().await);
     assert!(begun.elapsed() < PROMPT, "{:?}", begun.elapsed());
-    assert_eq!(between.record("outcome").await["outcome"], "failed");
+    assert_eq!(between.hub_record("outcome").await["outcome"], "failed");
     between.has_tunnels(0).await;
 }
 
@@ -43,7 +43,7 @@ async fn a_caller_who_leaves_before_the_switch_is_not_switched() {
     drop(caller);
 
     assert_eq!(api.rest().await.expect("a clean end"), "");
-    let record = between.record("outcome").await;
+    let record = between.hub_record("outcome").await;
     assert_eq!((&record["outcome"], record["status"].as_u64()), (&"client_closed".into(), None));
 }
 
@@ -58,7 +58,7 @@ async fn a_tunnel_is_under_way_until_it_ends() {
     api.finish().await;
     caller.rest().await.expect("a clean end");
     drop(caller);
-    between.record("outcome").await;
+    between.hub_record("outcome").await;
     let asks = get(between.gateway.address, "/api/v1/user/userinfo");
     let answers = async {
         let (mut api, _) = between.api().await;
@@ -100,7 +100,7 @@ async fn a_tunnel_may_be_used_until_the_drain_has_run_out_of_time() {
     assert!(begun.elapsed() > Duration::from_millis(1900), "{:?}", begun.elapsed());
     assert_eq!(between.gateway.process.exit_code().await, Some(0));
     assert!(!between.gateway.process.stderr().contains("connections were cut"));
-    let record = between.record("outcome").await;
+    let record = between.hub_record("outcome").await;
     assert_eq!((&record["outcome"], &record["bytes_in"]), (&"ok".into(), &5.into()));
 }
 
@@ -121,5 +121,5 @@ async fn a_tunnel_in_which_nobody_says_anything_is_closed() {
     assert_eq!(api.rest().await.expect("a clean end"), "");
 
     assert!(begun.elapsed() > Duration::from_secs(1), "{:?}", begun.elapsed());
-    assert_eq!(between.record("outcome").await["outcome"], "ok");
+    assert_eq!(between.hub_record("outcome").await["outcome"], "ok");
 }

@@ -18,7 +18,7 @@ const MIB: usize = 1024 * 1024;
 async fn each_direction_ends_for_itself_and_the_record_tells_how_much_passed() {
     let between = Between::start(&[]).await;
     let (mut caller, mut api) = between.tunnel().await;
-    let intent = between.record("intent").await;
+    let intent = between.hub_record("intent").await;
     between.has_tunnels(1).await;
 
     for number in 0..10 {
@@ -34,7 +34,7 @@ async fn each_direction_ends_for_itself_and_the_record_tells_how_much_passed() {
     caller.finish().await;
     assert_eq!(api.rest().await.expect("a clean end"), "");
 
-    let record = between.record("outcome").await;
+    let record = between.hub_record("outcome").await;
     assert_eq!((&record["status"], &record["outcome"]), (&101.into(), &"ok".into()), "{record}");
     assert_eq!((&record["bytes_in"], &record["bytes_out"]), (&58.into(), &80.into()), "{record}");
     assert_eq!((&record["id"], &record["attempts"]), (&intent["id"], &1.into()));
@@ -56,7 +56,7 @@ async fn a_caller_who_has_said_all_still_hears_the_rest() {
     drop(api);
     assert_eq!(caller.rest().await.expect("a clean end"), "");
 
-    assert_eq!(between.record("outcome").await["outcome"], "client_closed");
+    assert_eq!(between.hub_record("outcome").await["outcome"], "client_closed");
 }
 
 /// Writes so many bytes that all differ from their neighbours, until nobody takes more; how many.

@@ -2,7 +2,10 @@
 
 use amove_gateway::emulator::{Emulator, Host, Options};
 use tempfile::TempDir;
-use tokio::{io::AsyncReadExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::{
     process_support::{Gateway, emulator, get, soon},
@@ -40,7 +43,6 @@ async fn answer(peer: &mut Peer) -> String {
 }
 
 async fn talks_signalr(gateway: &Gateway) {
-    use tokio::io::AsyncWriteExt;
     let stream = TcpStream::connect(gateway.address).await.expect("a connection");
     let mut peer = Peer { stream };
     peer.say(&format!("{ASK}\r\n")).await;
