@@ -71,7 +71,9 @@ async fn nothing_goes_up_before_the_api_has_switched_and_little_is_kept() {
 async fn any_other_answer_is_a_normal_one_and_the_connection_goes_on_in_http() {
     let between = Between::start(&[]).await;
     let next = "GET /api/v1/user/userinfo HTTP/1.1\r\nHost: x\r\n\r\n";
-    let mut caller = between.caller(&format!("{ASK}\r\n{next}BAD\n\n")).await;
+    // More than is ever read of it, so that who merely closes resets the connection.
+    let bad = format!("BAD\n\n{}", "x".repeat(200_000));
+    let mut caller = between.caller(&format!("{ASK}\r\n{next}{bad}")).await;
     let (mut api, _) = between.api().await;
 
     api.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno").await;
