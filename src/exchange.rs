@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use uuid::Uuid;
 
 use crate::{
-    amove::{catalogue::Route, codes},
+    amove::{catalogue::Route, codes, tags::Tags},
     audit::{Outcome, Phase, Record, Replay, Scribe, Unwritten},
     caller::Caller,
     clock::Clock,
@@ -55,6 +55,10 @@ pub struct Exchange {
     wish: OnceLock<Wish>,
     /// How long the API may still take to answer, in milliseconds; 0: as long as usual.
     patience: AtomicU64,
+    /// The caller asks to go on in WebSocket.
+    asks_for_websocket: AtomicBool,
+    /// The caller sends its body when it is told that it is wanted.
+    waits_to_send: AtomicBool,
     ending: Mutex<Ending>,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
@@ -142,6 +146,8 @@ impl Exchange {
             permit: OnceLock::new(),
             wish: OnceLock::new(),
             patience: AtomicU64::new(0),
+            asks_for_websocket: AtomicBool::new(false),
+            waits_to_send: AtomicBool::new(false),
             ending: Mutex::default(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -276,6 +282,29 @@ impl Exchange {
             0 => None,
             milliseconds => Some(Duration::from_millis(milliseconds)),
         }
+    }
+
+    /// Written by `sanitise`, which takes away what the caller asks with.
+    pub fn set_asks_for_websocket(&self) {
+        self.asks_for_websocket.store(true, Ordering::Relaxed);
+    }
+
+    /// Written by `sanitise`: the caller expects to be told to continue.
+    pub fn set_waits_to_send(&self) {
+        self.waits_to_send.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the caller sends its body only when it is told that it is wanted.
+    pub fn waits_to_send(&self) -> bool {
+        self.waits_to_send.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection is to be a WebSocket from now on: where the caller asks for it, and
+    /// the route is one that stays open.
+    pub fn wants_websocket(&self) -> bool {
+        let stays_open = |route: &Route| route.tags.contains(Tags::REALTIME);
+        self.asks_for_websocket.load(Ordering::Relaxed)
+            && self.destination.get().and_then(|to| to.route).is_some_and(stays_open)
     }
 
     /// Written by `authorise`: the rule that forbids the call.

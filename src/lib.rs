@@ -52,6 +52,9 @@
 //! while the connection is idle. Logins, operators, signals and the
 //! shipping of audit records live on the main thread.
 //!
+//! A connection that switches protocols (the hub's WebSocket) stays with the task that served it: it
+//! moves the bytes of both directions, and has no buffer while nothing moves.
+//!
 //! What workers share is read by reference: the token in force, the callers, the quotas.
 //!
 //! # Reload

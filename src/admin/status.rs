@@ -1,6 +1,10 @@
 //! What operators may know of the gateway at the moment they ask.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp};
@@ -33,6 +37,8 @@ pub struct Status {
     pub certificate_expires: Option<watch::Receiver<Timestamp>>,
     /// Where callers reach it.
     pub listening: Vec<String>,
+    /// How many connections of callers have switched protocols and are open.
+    pub tunnels: Arc<AtomicUsize>,
 }
 
 /// All of it at one moment. Holds no secret.

@@ -173,6 +173,7 @@ impl App {
             started: clock.now(),
             certificate_expires,
             listening: server.addresses().iter().map(Listen::to_string).collect(),
+            tunnels: server.tunnels(),
         });
         let mut addresses = Vec::new();
         if let Some(renewal) = renewal {

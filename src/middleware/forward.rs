@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use http_body::Body as _;
 use tokio::time::timeout;
 
@@ -84,11 +84,14 @@ impl Next for Forward {
 
         let status = answer.as_ref().ok().map(|response| response.status());
         exchange.attempted(status, started.elapsed());
-        let mut response = answer?;
+        let response = answer?;
         if let Some(wish) = Wish::of(response.status(), response.headers(), &self.clock) {
             exchange.set_wish(wish);
         }
-        sanitise_answer(response.headers_mut());
+        let mut response = sanitise_answer(response);
+        if response.body().is_switched() {
+            name_websocket(response.headers_mut());
+        }
         // Answers hold credentials and personal data (contract section 8.1).
         let no_store = HeaderValue::from_static("no-store");
         response.headers_mut().entry(header::CACHE_CONTROL).or_insert(no_store);
@@ -115,14 +118,35 @@ async fn prepare(
     }
     let wants_length = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     let is_empty = request.body().is_end_stream();
+    let has_size = request.body().size_hint().exact().is_some();
+    // What has been read already, nobody waits to send.
+    let waits = exchange.waits_to_send() && !is_empty && request.body().is_untouched();
     let headers = request.headers_mut();
     if is_empty && wants_length {
         // Servers refuse these methods without a length (contract section 4.1).
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
+    if waits {
+        headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+    }
+    if has_size {
+        headers.remove(header::TRAILER);
+    } else if !is_empty && !wants_length {
+        // Without a word hyper would leave the body of a GET out.
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     headers.insert(header::VIA, VIA);
     headers.insert(REQUEST_ID, exchange.id.clone());
+    if exchange.wants_websocket() {
+        name_websocket(headers);
+    }
     Ok(request)
+}
+
+/// Asks the next hop for a WebSocket, or tells it that this is one now.
+fn name_websocket(headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
 }
 
 fn timed_out() -> Problem {

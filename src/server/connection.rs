@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     exchange::Arrival,
-    message::{Body, BoxError, Malformed, Peer},
+    message::{Body, BoxError, Malformed, Peer, Response},
     problem::{Kind, Problem},
 };
 
@@ -52,13 +52,25 @@ pub(super) async fn serve(
         let answer = care.live.answer(request.into(), arrival);
         async move {
             let answer = answer.await;
-            answer.map(|it| it.into_inner().map(|body| Sending::new(body, open)))
+            answer.map(|it| sent(it, open))
         }
     });
     match protocol {
         Protocol::Http1 => http1::serve(care, watched, max_head, guard, service).await,
         Protocol::Http2 => Box::pin(http2::serve(care, watched, max_head, guard, service)).await,
     }
+}
+
+/// An answer as hyper takes it.
+fn sent(answer: Response, open: Option<Open>) -> http::Response<Sending> {
+    let mut answer = answer.into_inner();
+    if answer.body().is_switched()
+        && let Some(tunnel) = std::mem::take(answer.body_mut()).into_tunnel()
+        && let Some(open) = &open
+    {
+        open.switch(tunnel);
+    }
+    answer.map(|body| Sending::new(body, open))
 }
 
 /// What a connection is to do besides serving; whoever changes it wakes `cx`.

@@ -8,11 +8,18 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::config::Listen;
+
+/// After how much silence the system asks whether a client is still there.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// How often it asks again, of some few times.
+const AGAIN: Duration = Duration::from_secs(15);
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -126,6 +133,9 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections of a predecessor that linger must not keep the port from us.
     socket.set_reuse_address(true)?;
+    // Each connection has it from here: a client that is gone without a word is found out.
+    let asks = TcpKeepalive::new().with_time(SILENCE).with_interval(AGAIN);
+    socket.set_tcp_keepalive(&asks)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }

@@ -5,11 +5,16 @@
 
 use std::{
     io,
-    sync::{Arc, atomic::Ordering},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::JoinHandle,
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
@@ -25,6 +30,7 @@ mod live;
 mod room;
 mod sending;
 mod tls;
+mod tunnel;
 pub mod wire;
 mod worker;
 
@@ -97,22 +103,33 @@ impl Server {
         self.edge.open.load(Ordering::Relaxed)
     }
 
+    /// How many of them have switched protocols, now and later.
+    pub fn tunnels(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.edge.tunnels)
+    }
+
     /// Takes no new connection, lets what is under way finish, and ends. What has not finished
-    /// within `server.drain_timeout` is cut; returns how many connections that were.
+    /// within `server.drain_timeout` is cut, and tunnels are closed; returns how many connections
+    /// were cut.
     pub async fn drain(self) -> usize {
         let within = self.edge.config().drain_timeout;
         self.edge.drain();
-        let mut workers = self.workers;
-        let all = async {
-            for worker in &mut workers {
-                // An error means that the worker has ended, which is what we wait for.
-                let _ = (&mut worker.drained).await;
-            }
-        };
-        let finished = timeout(within, all).await.is_ok();
+        let (mut has_drained, mut workers) = (Vec::new(), Vec::new());
+        for Running { thread, drained, stop } in self.workers {
+            has_drained.push(drained);
+            workers.push((thread, stop));
+        }
+        // An error means that the worker has ended, which is what we wait for.
+        let all = join_all(has_drained);
+        let mut all = pin!(all);
+        let mut finished = timeout(within, all.as_mut()).await.is_ok();
+        if !finished && self.edge.tunnels.load(Ordering::Relaxed) > 0 {
+            self.edge.closing.cancel();
+            finished = timeout(ENDING, all).await.is_ok();
+        }
         // Counted while the workers are still there: they cut what is open when they end.
         let cut = if finished { 0 } else { self.edge.open.load(Ordering::Relaxed) };
-        for Running { thread, stop, .. } in workers {
+        for (thread, stop) in workers {
             drop(stop);
             let ended = tokio::task::spawn_blocking(move || thread.join().is_ok());
             if !matches!(timeout(ENDING, ended).await, Ok(Ok(true))) {

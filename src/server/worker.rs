@@ -48,10 +48,14 @@ pub(super) struct Edge {
     pub(super) tls: Option<Arc<Tls>>,
     /// Connections that are open.
     pub(super) open: AtomicUsize,
+    /// Those of them that have switched protocols.
+    pub(super) tunnels: Arc<AtomicUsize>,
     /// For connections that may still come; the rest wait in the system's queue.
     room: Room,
     /// Cancelled when the drain begins.
     pub(super) draining: CancellationToken,
+    /// Cancelled when the drain has run out of time: tunnels, which have no end of their own, end.
+    pub(super) closing: CancellationToken,
 }
 
 impl Edge {
@@ -60,8 +64,10 @@ impl Edge {
             config: ArcSwap::from_pointee(config.clone()),
             tls,
             open: AtomicUsize::new(0),
+            tunnels: Arc::default(),
             room: Room::new(config.max_connections),
             draining: CancellationToken::new(),
+            closing: CancellationToken::new(),
         }
     }
 

@@ -4,9 +4,10 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     sync::Weak,
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
 };
 
+use http::{StatusCode, header};
 use http_body::Body as _;
 use hyper::{
     body::Incoming,
@@ -19,12 +20,13 @@ use super::{
     Error,
     pool::{Pool, goes_on},
     quiet::Quiet,
+    switched::{Switched, switches_to_websocket},
     tls::Stream,
 };
 use crate::{
     clock::deadlines::Silence,
     gather::Gathered,
-    message::{Body, Drive, Driven, Request, Response},
+    message::{Body, Drive, Driven, Request, Response, Wanted},
 };
 
 /// What an attempt on one connection ended with, if not with a response.
@@ -94,8 +96,11 @@ impl Connection {
     /// Sends `request` and waits for the response's head.
     pub(super) async fn exchange(
         mut self: Box<Self>,
-        request: Request,
+        mut request: Request,
     ) -> Result<(http::Response<Incoming>, Box<Self>), Failed> {
+        if request.headers().contains_key(header::EXPECT) {
+            request = until_wanted(request);
+        }
         self.sends_body = !request.body().is_end_stream();
         let Self { sender, driver, quiet, .. } = &mut *self;
         let mut response = pin!(quiet.hush(|| sender.try_send_request(request.into_inner())));
@@ -126,6 +131,38 @@ impl Connection {
         self.goes_on = goes_on(response.headers());
         response.map(|body| Body::driven(body, Box::into_pin(self))).into()
     }
+
+    /// Hands over what is left of the connection when the API has switched protocols with
+    /// `response`.
+    pub(super) async fn switch(
+        mut self: Box<Self>,
+        response: http::Response<Incoming>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Response, Error> {
+        if !switches_to_websocket(response.headers()) {
+            return Err(Error::Ambiguous("it switches to another protocol than was asked for"));
+        }
+        // Where hyper is not done with it, there is more to write, and no request has more.
+        if poll_fn(|cx| Poll::Ready(self.driver.poll_without_shutdown(cx))).await.is_pending() {
+            return Err(Error::Ambiguous("it switches protocols within the request"));
+        }
+        let Self { driver, .. } = *self;
+        let parts = driver.into_parts();
+        let far = Switched::new(parts.io.into_inner().0, parts.read_buf, permit);
+        Ok(response.map(|_| Body::switched(Box::new(far))).into())
+    }
+}
+
+/// Holds the body back until the API says that it wants it.
+fn until_wanted(mut request: Request) -> Request {
+    let wanted = Wanted::default();
+    let told = wanted.clone();
+    hyper::ext::on_informational(&mut *request, move |interim| {
+        if interim.status() == StatusCode::CONTINUE {
+            told.tell();
+        }
+    });
+    request.map_body(|body| body.awaited(wanted))
 }
 
 impl Drive for Connection {

@@ -14,6 +14,7 @@ pub mod auth;
 mod connection;
 mod pool;
 mod quiet;
+mod switched;
 mod tls;
 pub mod trust;
 pub mod userinfo;
@@ -51,6 +52,7 @@ impl Upstream {
     }
 
     /// Sends `request`, whose URI is in origin form, to `host` and waits for the response's head.
+    /// With an `Upgrade` field it may switch protocols, see [`crate::message::Body::into_tunnel`].
     ///
     /// One attempt: only a request of which nothing was written is sent again, on another
     /// connection.
@@ -131,6 +133,9 @@ impl Step {
     }
 }
 
+/// Nobody has asked for it.
+const UNASKED: Error = Error::Ambiguous("it switches to a protocol that was not asked for");
+
 impl Error {
     /// Whether there was nothing of an answer because nobody was there, or somebody hung up: what
     /// passes by itself. The request may have arrived.
@@ -181,8 +186,8 @@ fn is_hang_up(error: &io::Error) -> bool {
 /// protocols that nobody asked for.
 fn unambiguous(response: &Response) -> Result<(), Error> {
     let headers = response.headers();
-    if response.status().is_informational() {
-        return Err(Error::Ambiguous("it switches to a protocol that was not asked for"));
+    if response.status().is_informational() && !response.body().is_switched() {
+        return Err(UNASKED);
     }
     if headers.contains_key(header::TRANSFER_ENCODING)
         && headers.contains_key(header::CONTENT_LENGTH)

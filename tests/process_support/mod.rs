@@ -20,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
+pub(crate) mod between;
 pub(crate) mod pki;
 pub(crate) mod postgres;
 pub(crate) mod redis;
