@@ -243,7 +243,16 @@ impl Gateway {
         signal: &str,
     ) -> Self {
         let environment = environment_with(emulator, settings);
-        let gateway = command(&["run"], &borrowed(&environment));
+        Self::ignoring(&["run"], &borrowed(&environment), signal).await
+    }
+
+    /// The same with arguments and an environment of its own.
+    pub(crate) async fn ignoring(
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        signal: &str,
+    ) -> Self {
+        let gateway = command(arguments, environment);
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("trap '' {signal}; exec \"$0\" \"$@\"")]);
         shell.arg(gateway.get_program()).args(gateway.get_args()).stdin(Stdio::null());
