@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use uuid::Uuid;
 
 use crate::{
-    amove::{catalogue::Route, codes},
+    amove::{catalogue::Route, codes, tags::Tags},
     audit::{Outcome, Phase, Record, Replay, Scribe, Unwritten},
     caller::Caller,
     clock::Clock,
@@ -53,10 +53,18 @@ pub struct Exchange {
     rule: OnceLock<Arc<str>>,
     permit: OnceLock<Permit>,
     wish: OnceLock<Wish>,
+    /// How long the API may still take to answer, in milliseconds; 0: as long as usual.
+    patience: AtomicU64,
+    /// The caller asks to go on in WebSocket.
+    asks_for_websocket: AtomicBool,
+    /// The caller sends its body when it is told that it is wanted.
+    waits_to_send: AtomicBool,
     ending: Mutex<Ending>,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     request_complete: AtomicBool,
+    /// More of the request's body is wanted than has come.
+    caller_is_awaited: AtomicBool,
     /// The caller broke off in the middle of its request.
     caller_left: AtomicBool,
     response_complete: AtomicBool,
@@ -137,10 +145,14 @@ impl Exchange {
             rule: OnceLock::new(),
             permit: OnceLock::new(),
             wish: OnceLock::new(),
+            patience: AtomicU64::new(0),
+            asks_for_websocket: AtomicBool::new(false),
+            waits_to_send: AtomicBool::new(false),
             ending: Mutex::default(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             request_complete: AtomicBool::new(false),
+            caller_is_awaited: AtomicBool::new(false),
             caller_left: AtomicBool::new(false),
             response_complete: AtomicBool::new(false),
             trace: headers.get(TRACEPARENT).filter(|it| is_traceparent(it.as_bytes())).cloned(),
@@ -258,6 +270,43 @@ impl Exchange {
         self.wish.get().copied()
     }
 
+    /// Written by `retry` ahead of each repeat: all attempts together have the time of one.
+    pub fn set_patience(&self, left: Duration) {
+        let milliseconds = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        self.patience.store(milliseconds.max(1), Ordering::Relaxed);
+    }
+
+    /// How long the API may take to answer, if not as long as usual.
+    pub fn patience(&self) -> Option<Duration> {
+        match self.patience.load(Ordering::Relaxed) {
+            0 => None,
+            milliseconds => Some(Duration::from_millis(milliseconds)),
+        }
+    }
+
+    /// Written by `sanitise`, which takes away what the caller asks with.
+    pub fn set_asks_for_websocket(&self) {
+        self.asks_for_websocket.store(true, Ordering::Relaxed);
+    }
+
+    /// Written by `sanitise`: the caller expects to be told to continue.
+    pub fn set_waits_to_send(&self) {
+        self.waits_to_send.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the caller sends its body only when it is told that it is wanted.
+    pub fn waits_to_send(&self) -> bool {
+        self.waits_to_send.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection is to be a WebSocket from now on: where the caller asks for it, and
+    /// the route is one that stays open.
+    pub fn wants_websocket(&self) -> bool {
+        let stays_open = |route: &Route| route.tags.contains(Tags::REALTIME);
+        self.asks_for_websocket.load(Ordering::Relaxed)
+            && self.destination.get().and_then(|to| to.route).is_some_and(stays_open)
+    }
+
     /// Written by `authorise`: the rule that forbids the call.
     pub fn set_rule(&self, rule: Arc<str>) {
         write_once(&self.rule, rule);
@@ -295,6 +344,11 @@ impl Exchange {
     /// Whether the whole request body has come.
     pub fn request_complete(&self) -> bool {
         self.request_complete.load(Ordering::Relaxed)
+    }
+
+    /// Whether more of the request's body is wanted than has come.
+    pub fn awaits_caller(&self) -> bool {
+        self.caller_is_awaited.load(Ordering::Relaxed) && !self.request_complete()
     }
 
     /// How long it has been going on.
@@ -388,10 +442,19 @@ impl Exchange {
 impl Watch for Exchange {
     fn passed(&self, direction: Direction, bytes: usize) {
         let count = match direction {
-            Direction::Request => &self.bytes_in,
+            Direction::Request => {
+                self.caller_is_awaited.store(false, Ordering::Relaxed);
+                &self.bytes_in
+            }
             Direction::Response => &self.bytes_out,
         };
         count.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn waits(&self, direction: Direction) {
+        if direction == Direction::Request {
+            self.caller_is_awaited.store(true, Ordering::Relaxed);
+        }
     }
 
     fn completed(&self, direction: Direction) {

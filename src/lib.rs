@@ -19,6 +19,8 @@
 //!    │  pause          leaves the API alone while it asks so     │   towards the API:
 //!    │  announce       writes down what begins                   │
 //!    │  inject_token   signs it in; replays once after a denial  │   how does it get there?
+//!    │  retry          repeats what is safe to repeat            │
+//!    │  breaker        leaves a failing API alone                │
 //!    │  normalise      turns a 499 into an honest problem        │
 //!    │  forward        one attempt, within its time              │
 //!    └──────────┬─────────────────────────────────────────▲──────┘
@@ -34,8 +36,8 @@
 //!
 //! | floor | modules | |
 //! |---|---|---|
-//! | ground | [`amove`] [`clock`] [`config`] [`gather`] [`message`] [`sockets`] [`supervise`], then [`mod@redis`] [`telemetry`] [`upstream`] | know nothing of what is above |
-//! | domains | [`audit`] [`caller`] [`limit`] [`pause`] [`policy`] [`session`] | decide; know neither layers nor problems |
+//! | ground | [`amove`] [`clock`] [`config`] [`gather`] [`message`] [`sockets`] [`supervise`], then [`circuit`] [`mod@redis`] [`telemetry`] [`upstream`] | know nothing of what is above |
+//! | domains | [`audit`] [`caller`] [`limit`] [`pause`] [`policy`] [`retry`] [`session`] | decide; know neither layers nor problems |
 //! | way | [`problem`] [`exchange`] [`middleware`] [`stack`] | translate decisions into HTTP |
 //! | edges | [`server`] [`admin`] | callers come in here, operators there |
 //! | process | [`app`] [`cli`] | |
@@ -49,6 +51,9 @@
 //! writes; the layers are composed statically, and its one boxed future (about 1.5 KiB) is freed
 //! while the connection is idle. Logins, operators, signals and the
 //! shipping of audit records live on the main thread.
+//!
+//! A connection that switches protocols (the hub's WebSocket) stays with the task that served it: it
+//! moves the bytes of both directions, and has no buffer while nothing moves.
 //!
 //! What workers share is read by reference: the token in force, the callers, the quotas.
 //!
@@ -116,12 +121,27 @@
 //! are, `-- --keep FOLDER` keeps what `callgrind_annotate` reads, `-- --train SECONDS` is a load to
 //! guide a build with. `cargo bench --bench parts` measures the parts of the way one by one; its
 //! times hold nobody up.
+//!
+//! Three fifths of a request's cost are the system's: two reads and two writes, of which the writes
+//! are nine tenths. Of the rest hyper takes half, towards the caller and the API alike; the record a
+//! fifth, from the first field to the store; memory a tenth; and all layers together the remainder.
+//! What has paid for itself:
+//!
+//! - A connection to the API is polled by the task that serves the caller, and its parts do not wake
+//!   that task for each other (`upstream::quiet`): three polls a request instead of five.
+//! - Head and body of a small message are one plain write ([`gather`]): no `writev`.
+//! - Requests and responses travel in boxes: fourteen layers hand over a pointer, not 400 bytes.
+//! - No timer, no lock that others want, and few looks at the clock for each request
+//!   ([`clock::deadlines`]).
+//! - Records are hashed one by one, but stored by the hundred, as bytes that nobody takes apart.
+//! - `config/release.sh` builds by what a load of requests has shown: a fifth fewer instructions.
 
 pub mod admin;
 pub mod amove;
 pub mod app;
 pub mod audit;
 pub mod caller;
+pub mod circuit;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -135,6 +155,7 @@ pub mod pause;
 pub mod policy;
 pub mod problem;
 pub mod redis;
+pub mod retry;
 pub mod server;
 pub mod session;
 pub mod sockets;

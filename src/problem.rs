@@ -60,6 +60,8 @@ pub enum Kind {
     AuditUnavailable,
     /// The API wants to be left alone.
     UpstreamPaused,
+    /// The API has failed so often that it is left alone.
+    CircuitOpen,
     /// We have too much to do.
     Overloaded,
     /// A new configuration cannot be used; told to operators only.
@@ -98,6 +100,7 @@ impl Kind {
             Self::SessionUnavailable  => (Http::SERVICE_UNAVAILABLE,             "session-unavailable",  "No session with Amove",        "destination_unavailable"),
             Self::AuditUnavailable    => (Http::SERVICE_UNAVAILABLE,             "audit-unavailable",    "No audit log",                 "proxy_internal_error"),
             Self::UpstreamPaused      => (Http::SERVICE_UNAVAILABLE,             "upstream-paused",      "Amove asked for a pause",      "destination_unavailable"),
+            Self::CircuitOpen         => (Http::SERVICE_UNAVAILABLE,             "circuit-open",         "Amove is failing",             "destination_unavailable"),
             Self::Overloaded          => (Http::SERVICE_UNAVAILABLE,             "overloaded",           "Too much to do",               "connection_limit_reached"),
             Self::ConfigurationRefused => (Http::UNPROCESSABLE_ENTITY,           "configuration-refused", "Configuration refused",      "proxy_configuration_error"),
             Self::LoopDetected        => (Http::LOOP_DETECTED,                   "loop-detected",        "Request goes in circles",      "proxy_loop_detected"),
@@ -152,6 +155,7 @@ impl Kind {
             | Self::SessionUnavailable
             | Self::AuditUnavailable
             | Self::UpstreamPaused
+            | Self::CircuitOpen
             | Self::Overloaded
             | Self::ConfigurationRefused
             | Self::Internal => Blame::Service,
@@ -171,6 +175,8 @@ struct Content {
     members: Map<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
     received: Option<StatusCode>,
+    /// The error of RFC 9209, where more is known than the kind says.
+    error: Option<&'static str>,
     retry_after: Option<Duration>,
     source: Option<BoxError>,
 }
@@ -185,6 +191,7 @@ impl Problem {
             members: Map::new(),
             headers: Vec::new(),
             received: None,
+            error: None,
             retry_after: None,
             source: None,
         }))
@@ -223,6 +230,13 @@ impl Problem {
         self
     }
 
+    /// The error of RFC 9209 section 2.3, where more is known than the kind says.
+    #[must_use]
+    pub fn proxy_error(mut self, error: &'static str) -> Self {
+        self.0.error = Some(error);
+        self
+    }
+
     /// Tells the caller when to come back.
     #[must_use]
     pub fn retry_after(mut self, pause: Duration) -> Self {
@@ -245,6 +259,11 @@ impl Problem {
     /// The status that the caller will see.
     pub fn status(&self) -> StatusCode {
         self.0.status
+    }
+
+    /// Its cause, if it is of that type.
+    pub fn cause<T: std::error::Error + 'static>(&self) -> Option<&T> {
+        self.0.source.as_deref().and_then(|source| source.downcast_ref())
     }
 
     /// The chain of causes, outermost first, for the log.
@@ -285,7 +304,7 @@ impl Problem {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let origin = match content.received {
             Some(status) => format!("{PSEUDONYM}; received-status={}", status.as_u16()),
-            None => format!("{PSEUDONYM}; error={error}"),
+            None => format!("{PSEUDONYM}; error={}", content.error.unwrap_or(error)),
         };
         if let Ok(origin) = HeaderValue::try_from(origin) {
             headers.insert(PROXY_STATUS, origin);
@@ -320,7 +339,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Kind; 26] = [
+    const ALL: [Kind; 27] = [
         Kind::Malformed,
         Kind::Unauthenticated,
         Kind::PolicyDenied,
@@ -343,6 +362,7 @@ mod tests {
         Kind::SessionUnavailable,
         Kind::AuditUnavailable,
         Kind::UpstreamPaused,
+        Kind::CircuitOpen,
         Kind::Overloaded,
         Kind::ConfigurationRefused,
         Kind::LoopDetected,

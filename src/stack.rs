@@ -7,16 +7,19 @@ use tower::ServiceBuilder;
 use crate::{
     audit::{Scribe, Trail},
     caller::{Callers, jwt::KeysError},
+    circuit::Circuits,
     clock::Clock,
     config::{Changes, Config},
     limit::Limiter,
     middleware::{
         admit::Admit, announce::Announce, around, audit::Audit, authenticate::Authenticate,
-        authorise::Authorise, find_route::FindRoute, forward::Forward, inject_token::InjectToken,
-        limit::Limit, normalise::Normalise, pause::Pause, receive::Gateway, sanitise::Sanitise,
+        authorise::Authorise, breaker::Breaker, find_route::FindRoute, forward::Forward,
+        inject_token::InjectToken, limit::Limit, normalise::Normalise, pause::Pause,
+        receive::Gateway, retry::Retry, sanitise::Sanitise,
     },
     pause::Pauses,
     policy::Policy,
+    retry::Retries,
     session::Sessions,
     upstream::Upstream,
 };
@@ -35,6 +38,10 @@ pub struct Shared {
     pub limiter: Arc<Limiter>,
     /// When the API wants to be left alone.
     pub pauses: Arc<Pauses>,
+    /// Whether the API is well.
+    pub circuits: Arc<Circuits>,
+    /// What came of sending once more.
+    pub retries: Arc<Retries>,
     /// What signs us in.
     pub sessions: Arc<Sessions>,
     /// What time it is.
@@ -65,6 +72,7 @@ impl Shared {
         } else {
             self.callers.under(config)
         };
+        let circuits = self.circuits.under(&config.upstream);
         let stay = sessions.positions_in(&self.sessions);
         Ok(Self {
             trail: Arc::clone(&self.trail),                 // all of it
@@ -72,6 +80,8 @@ impl Shared {
             policy: Arc::new(Policy::new(config)),          // nothing: the configuration says it all
             limiter: Arc::new(self.limiter.under(config)),  // what is used up, under way, and counted
             pauses: Arc::new(self.pauses.under(&stay)),     // those of identities that stay
+            circuits: Arc::new(circuits),                   // how hosts are that stay, and what was counted
+            retries: Arc::clone(&self.retries),             // what was counted
             sessions,                                       // those of users that stay
             clock: self.clock.clone(),                      // the time
         })
@@ -87,6 +97,7 @@ impl Shared {
 /// Assembles the gateway that `config` describes. Each worker has one, over what is its `own`.
 #[rustfmt::skip] // the comments are the design card: they stay in one column
 pub fn stack(config: &Config, shared: &Shared, own: &Own) -> Gateway {
+    let Shared { sessions, pauses, circuits, retries, .. } = shared;
     ServiceBuilder::new()
         // Towards the caller: may this request pass?
         .layer_fn(Gateway::new)                                                     // opens the exchange; always answers
@@ -98,9 +109,11 @@ pub fn stack(config: &Config, shared: &Shared, own: &Own) -> Gateway {
         .layer(around(Authorise::new(&shared.policy)))                              // asks the policy
         .layer(around(Limit::new(&shared.limiter, &config.rate_limit)))             // takes it from the caller's quota
         // Towards the API: how does it get there?
-        .layer(around(Pause::new(&shared.pauses, &config.rate_limit)))              // leaves the API alone while it asks so
+        .layer(around(Pause::new(pauses, &config.rate_limit)))                      // leaves the API alone while it asks so
         .layer(around(Announce))                                                    // writes down that it begins
-        .layer(around(InjectToken::new(&shared.sessions, &shared.pauses, config)))  // signs it in; replays once after a denial
+        .layer(around(InjectToken::new(sessions, pauses, circuits, config)))        // signs it in; replays once after a denial
+        .layer(around(Retry::new(retries, pauses, circuits, &config.upstream)))     // repeats what is safe to repeat
+        .layer(around(Breaker::new(circuits)))                                      // leaves a failing API alone
         .layer(around(Normalise::new(&config.errors)))                              // turns a 499 into an honest problem
         .service(Forward::new(own.upstream.clone(), &config.upstream, &shared.clock)) // one attempt, within its time
 }

@@ -10,8 +10,8 @@ use std::{
 /// The modules, from the ground up. Each may use the floors below its own.
 const FLOORS: &[&[&str]] = &[
     &["amove", "clock", "config", "gather", "message", "sockets", "supervise"],
-    &["redis", "telemetry", "upstream"],
-    &["audit", "caller", "limit", "pause", "policy", "session"],
+    &["circuit", "redis", "telemetry", "upstream"],
+    &["audit", "caller", "limit", "pause", "policy", "retry", "session"],
     &["problem"],
     &["exchange"],
     &["middleware"],

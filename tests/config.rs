@@ -623,6 +623,7 @@ fn accepts(node: &serde_json::Value, value: &toml_edit::Value) -> bool {
     match node["type"].as_str() {
         Some("string") => value.is_str(),
         Some("integer") => value.is_integer(),
+        Some("number") => value.is_integer() || value.is_float(),
         Some("boolean") => value.is_bool(),
         Some("array") => value.is_array(),
         _ => false,

@@ -78,6 +78,41 @@ async fn status_as_json_says_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn status_tells_of_a_host_that_is_left_alone() {
+    let emulator = amove().await;
+    let settings = [
+        ("AMOVE_GATEWAY_UPSTREAM__BREAKER_FAILURES", "2"),
+        ("AMOVE_GATEWAY_UPSTREAM__BREAKER_COOLDOWN", "1h"),
+    ];
+    let gateway = Gateway::ready(&emulator, &settings).await;
+    let before = ask(&gateway, &["status"]).await;
+    emulator.inject(Fault::Status {
+        status: 500,
+        body: String::new(),
+        retry_after: None,
+        count: 2,
+        host: Some(Host::Main),
+        route: None,
+    });
+    for status in [502, 502, 503] {
+        assert_eq!(get(gateway.address, USERINFO).await.status(), status);
+    }
+
+    let screen = ask(&gateway, &["status"]).await;
+    let report = json(&ask(&gateway, &["status", "--json"]).await);
+
+    assert!(!stdout(&before).contains("circuit"), "{}", stdout(&before));
+    let expected = "circuit        Amove's api host keeps failing: left alone, tried again in ";
+    assert!(stdout(&screen).contains(expected), "{}", stdout(&screen));
+    assert!(stdout(&screen).contains("1 requests refused"), "{}", stdout(&screen));
+    let circuit = &report["circuits"][0];
+    assert_eq!((&circuit["host"], &circuit["state"]), (&"api".into(), &"open".into()));
+    assert_eq!((&circuit["opened"], &circuit["refused"]), (&1.into(), &1.into()));
+    assert_eq!(report["circuits"][1]["state"], "closed");
+    assert_eq!(report["ready"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn status_and_records_tell_what_amove_did_not_want() {
     let emulator = amove().await;
     let settings = [

@@ -1,20 +1,25 @@
-//! `/metrics`: what quotas and the API's own wishes hold back.
+//! `/metrics`: what quotas, the API's own wishes and its failures hold back.
 
 use std::fmt;
 
 use prometheus_client::{encoding::DescriptorEncoder, metrics::MetricType};
+use tokio::time::Instant;
 
 use super::metrics::encode_count;
-use crate::{limit::Limiter, pause::Pauses};
+use crate::{
+    circuit::{Circuits, Position},
+    limit::Limiter,
+    pause::Pauses,
+    retry::Retries,
+    stack::Shared,
+};
 
-/// Writes down what `limiter` and `pauses` have counted.
-pub(super) fn encode(
-    encoder: &mut DescriptorEncoder<'_>,
-    limiter: &Limiter,
-    pauses: &Pauses,
-) -> fmt::Result {
-    limits(encoder, limiter)?;
-    self::pauses(encoder, pauses)
+/// Writes down what the parts of `shared` have counted.
+pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, shared: &Shared) -> fmt::Result {
+    limits(encoder, &shared.limiter)?;
+    pauses(encoder, &shared.pauses)?;
+    circuits(encoder, &shared.circuits)?;
+    retries(encoder, &shared.retries)
 }
 
 fn limits(encoder: &mut DescriptorEncoder<'_>, limiter: &Limiter) -> fmt::Result {
@@ -62,6 +67,51 @@ fn pauses(encoder: &mut DescriptorEncoder<'_>, pauses: &Pauses) -> fmt::Result {
     let (name, help) =
         ("amove_gateway_pause_waiting", "Requests that wait for the end of a pause.");
     gauge(encoder, name, help, pauses.waiting())
+}
+
+fn circuits(encoder: &mut DescriptorEncoder<'_>, circuits: &Circuits) -> fmt::Result {
+    let standings = circuits.standings(Instant::now());
+    let (name, help) =
+        ("amove_gateway_circuit_state", "How the circuit stands: 1 for its present state.");
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for standing in &standings {
+        for position in Position::ALL {
+            let labels = [("host", standing.host.name()), ("state", position.name())];
+            let is_present = i64::from(standing.position == position);
+            family.encode_family(&labels)?.encode_gauge(&is_present)?;
+        }
+    }
+    let counters = [
+        (
+            "amove_gateway_circuit_opened",
+            "Times that a host failed so often that it was left alone.",
+            standings.map(|it| it.opened),
+        ),
+        (
+            "amove_gateway_circuit_refused",
+            "Requests that were refused while a host was left alone.",
+            standings.map(|it| it.refused),
+        ),
+    ];
+    for (name, help, counts) in counters {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (standing, count) in standings.iter().zip(counts) {
+            encode_count(&mut family, &[("host", standing.host.name())], count)?;
+        }
+    }
+    Ok(())
+}
+
+fn retries(encoder: &mut DescriptorEncoder<'_>, retries: &Retries) -> fmt::Result {
+    let (name, help) = (
+        "amove_gateway_retries",
+        "Reads that Amove left unanswered, by what came of sending them once more.",
+    );
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (result, count) in retries.read() {
+        encode_count(&mut family, &[("result", result.name())], count)?;
+    }
+    Ok(())
 }
 
 fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: usize) -> fmt::Result {

@@ -1,6 +1,9 @@
 //! `/metrics`: what happens, as OpenMetrics.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
 
 use http::StatusCode;
 use prometheus_client::{
@@ -163,7 +166,8 @@ impl Collector for Facts {
             let expires = expires.borrow().as_second();
             family.encode_family(&[("role", "server")])?.encode_gauge(&expires)?;
         }
-        held_back::encode(&mut encoder, &shared.limiter, &shared.pauses)?;
+        tunnels(&mut encoder, self.0.tunnels.load(Ordering::Relaxed))?;
+        held_back::encode(&mut encoder, &shared)?;
         if let Some(reloads) = &self.0.reloads {
             reload::encode(&mut encoder, &reloads.state())?;
         }
@@ -221,6 +225,13 @@ fn audit_central(encoder: &mut DescriptorEncoder<'_>, central: &audit::central::
         encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
     }
     Ok(())
+}
+
+fn tunnels(encoder: &mut DescriptorEncoder<'_>, open: usize) -> fmt::Result {
+    let name = "amove_gateway_tunnels";
+    let help = "WebSockets between callers and the API that are open.";
+    let open = i64::try_from(open).unwrap_or(i64::MAX);
+    encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&open)
 }
 
 fn states(encoder: &mut DescriptorEncoder<'_>, identities: &[session::Status]) -> fmt::Result {

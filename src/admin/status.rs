@@ -1,6 +1,10 @@
 //! What operators may know of the gateway at the moment they ask.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp};
@@ -11,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ReloadState, Reloads};
 use crate::{
     audit,
+    circuit::{Circuits, Standing},
     limit::{self, Limiter},
     pause::{InForce, Pauses},
     session::{self, State},
@@ -35,6 +40,8 @@ pub struct Status {
     pub listening: Vec<String>,
     /// What is supervised.
     pub tasks: Arc<Register>,
+    /// How many connections of callers have switched protocols and are open.
+    pub tunnels: Arc<AtomicUsize>,
 }
 
 /// All of it at one moment. Holds no secret.
@@ -63,6 +70,9 @@ pub struct Report {
     pub quota_store: Option<limit::Status>,
     /// Whom the API wants to send nothing at the moment.
     pub pauses: Vec<Paused>,
+    /// How the circuit to each host stands.
+    #[serde(default)]
+    pub circuits: Vec<Circuit>,
     /// How the audit log fares.
     pub audit: audit::State,
     /// What came of reloads, if the configuration can be read again.
@@ -95,6 +105,23 @@ pub struct Paused {
     pub until: Timestamp,
 }
 
+/// How the circuit to one host stands.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Circuit {
+    /// To which host: `api` or `auth`.
+    pub host: String,
+    /// `closed`, `open` (nothing is sent) or `half_open` (one request at a time finds out).
+    pub state: String,
+    /// Requests in a row that failed while it is closed.
+    pub failures: usize,
+    /// How long it stays open at least.
+    pub until: Option<Timestamp>,
+    /// How often it has opened.
+    pub opened: u64,
+    /// Requests that it has refused.
+    pub refused: u64,
+}
+
 impl Status {
     /// How things stand now.
     pub fn report(&self) -> Report {
@@ -113,6 +140,7 @@ impl Status {
             draining,
             limits: limits(&shared.limiter),
             pauses: paused(&shared.pauses, &identities, now),
+            circuits: circuits(&shared.circuits, now),
             identities,
             quota_store: shared.limiter.store(),
             audit,
@@ -140,11 +168,26 @@ fn paused(pauses: &Pauses, identities: &[session::Status], now: Timestamp) -> Ve
         host: pause.host.name().to_owned(),
         identity: (pause.identity).and_then(|at| Some(identities.get(at)?.name.to_string())),
         reason: pause.reason.name().to_owned(),
-        until: now
-            .checked_add(SignedDuration::try_from(pause.left).unwrap_or_default())
-            .unwrap_or(now),
+        until: after(now, pause.left),
     };
     pauses.in_force(Instant::now()).into_iter().map(paused).collect()
+}
+
+fn circuits(circuits: &Circuits, now: Timestamp) -> Vec<Circuit> {
+    let circuit = |standing: Standing| Circuit {
+        host: standing.host.name().to_owned(),
+        state: standing.position.name().to_owned(),
+        failures: standing.failures,
+        until: standing.left.map(|left| after(now, left)),
+        opened: standing.opened,
+        refused: standing.refused,
+    };
+    circuits.standings(Instant::now()).map(circuit).into()
+}
+
+fn after(now: Timestamp, time: Duration) -> Timestamp {
+    let time = SignedDuration::try_from(time).unwrap_or_default();
+    now.checked_add(time).unwrap_or(now)
 }
 
 /// Whether a call would be served: one identity at least has a token. If not, why: first what

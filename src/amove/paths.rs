@@ -94,11 +94,10 @@ pub enum Ambiguity {
 ///
 /// [`Ambiguity`] if it can be read in more than one way.
 pub fn read(path: &str) -> Result<Place<'_>, Ambiguity> {
-    path.bytes().try_for_each(check_raw)?;
-    let path = cut_trailing_slash(decode(path)?);
-    check_segments(&path)?;
-    path.chars().try_for_each(check_character)?;
-    let path = fold(path);
+    let path = match is_plain(path) {
+        true => cut_trailing_slash(Cow::Borrowed(path)),
+        false => normalise(path)?,
+    };
     let (form, key_at) = sort(&path)?;
     let key = skip(path, key_at);
     check_names(form, &key)?;
@@ -112,6 +111,30 @@ pub fn successor(path_as_received: &str) -> String {
         Some((api, rest)) => format!("{api}/v1{rest}"),
         None => path_as_received.to_owned(),
     }
+}
+
+/// As the API's own router reads it.
+fn normalise(path: &str) -> Result<Cow<'_, str>, Ambiguity> {
+    path.bytes().try_for_each(check_raw)?;
+    let path = cut_trailing_slash(decode(path)?);
+    check_segments(&path)?;
+    path.chars().try_for_each(check_character)?;
+    Ok(fold(path))
+}
+
+/// Whether it is like nearly all paths: [`normalise`] would find nothing wrong with it, and change
+/// nothing but a slash at its end.
+fn is_plain(path: &str) -> bool {
+    let mut before = None;
+    path.starts_with('/')
+        && path.bytes().all(|byte| {
+            let is_plain = match byte {
+                b'/' => before != Some(b'/'),
+                _ => matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'),
+            };
+            before = Some(byte);
+            is_plain
+        })
 }
 
 /// What may not stand in a path as it is.
@@ -257,7 +280,12 @@ fn sort(path: &str) -> Result<(Form, usize), Ambiguity> {
 }
 
 fn cut_segment(path: &str) -> (&str, Option<&str>) {
-    path.split_once('/').map_or((path, None), |(first, after)| (first, Some(after)))
+    // Shorter than whatever is worth a search that is quick for long ones.
+    let end = path.bytes().position(|byte| byte == b'/');
+    match end.and_then(|at| Some((path.get(..at)?, path.get(at + 1..)?))) {
+        Some((first, after)) => (first, Some(after)),
+        None => (path, None),
+    }
 }
 
 fn is_version(segment: &str) -> Result<bool, Ambiguity> {
@@ -275,7 +303,7 @@ fn check_names(form: Form, key: &str) -> Result<(), Ambiguity> {
         Form::Versioned | Form::Legacy => 2,
         Form::AuthManaged | Form::Hub | Form::Other => usize::MAX,
     };
-    let plain = key.split('/').take(names).all(str::is_ascii);
+    let plain = key.is_ascii() || key.split('/').take(names).all(str::is_ascii);
     if plain { Ok(()) } else { Err(Ambiguity::LookAlike) }
 }
 
@@ -667,6 +695,13 @@ mod tests {
             prop_assert!(!place.key.chars().any(char::is_control));
             prop_assert_eq!(place.key.to_lowercase(), place.key.as_ref());
             prop_assert!(place.key == "/" || !place.key.ends_with('/'));
+        }
+
+        #[test]
+        fn what_is_plain_need_not_be_normalised(path in "(/?[-_a-z0-9/.]{0,6}){0,4}") {
+            if is_plain(&path) {
+                prop_assert_eq!(normalise(&path), Ok(cut_trailing_slash(Cow::Borrowed(&path))));
+            }
         }
 
         #[test]

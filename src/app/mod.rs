@@ -30,6 +30,7 @@ use crate::{
     admin::{self, Reloads, Trigger},
     audit::{self, Trail},
     caller::{Callers, jwt::Verifier},
+    circuit::Circuits,
     clock::Clock,
     config::{
         Config, Listen,
@@ -137,6 +138,8 @@ impl App {
             policy: Arc::new(Policy::new(config)),
             limiter,
             pauses: Arc::default(),
+            retries: Arc::default(),
+            circuits: Arc::new(Circuits::new(&config.upstream)),
             sessions,
             clock: clock.clone(),
         };
@@ -196,6 +199,7 @@ impl App {
             certificate_expires,
             listening: server.addresses().iter().map(Listen::to_string).collect(),
             tasks: Arc::clone(tasks.register()),
+            tunnels: server.tunnels(),
         });
         let told = (manager.clone(), Arc::clone(&status), server.pulse(), stop.clone());
         tasks.keep("service-manager", move || {

@@ -13,7 +13,7 @@ use super::{
     print,
 };
 use crate::{
-    admin::{Paused, ReloadState, Report},
+    admin::{Circuit, Paused, ReloadState, Report},
     audit,
     limit::Status as Store,
     session::{CredentialsKind, State, Status},
@@ -65,6 +65,9 @@ fn gateway(report: &Report, colour: bool) -> String {
     }
     for pause in &report.pauses {
         line(&mut text, "paused", &paint(&paused(pause, report.now), Paint::Yellow, colour));
+    }
+    for circuit in report.circuits.iter().filter(|it| it.state != "closed") {
+        line(&mut text, "circuit", &paint(&self::circuit(circuit, report.now), Paint::Red, colour));
     }
     if let Some(state) = &report.reload {
         reload(&mut text, state, report.now, colour);
@@ -119,6 +122,16 @@ fn paused(pause: &Paused, now: Timestamp) -> String {
     let whom = pause.identity.as_deref().map_or_else(|| "everybody".to_owned(), printable);
     let (host, reason) = (printable(&pause.host), printable(&pause.reason));
     format!("{whom} at Amove's {host} host ({reason}), ends {}", moment(Some(pause.until), now))
+}
+
+/// Which host fails, and how long it is left alone.
+fn circuit(circuit: &Circuit, now: Timestamp) -> String {
+    let (host, refused) = (printable(&circuit.host), circuit.refused);
+    let goes_on = match circuit.until {
+        Some(until) => format!("left alone, tried again {}", moment(Some(until), now)),
+        None => "tried again".to_owned(),
+    };
+    format!("Amove's {host} host keeps failing: {goes_on}; {refused} requests refused")
 }
 
 fn central(state: &audit::central::State, colour: bool) -> String {

@@ -60,6 +60,23 @@ impl Deadlines {
         Within { deadlines: self, limit, future, place: None }
     }
 
+    /// Watches over something for longer than one wait; nothing of it may last longer than `limit`.
+    pub fn silence(&self, limit: Duration) -> Silence {
+        Silence { deadlines: self.clone(), limit, place: None }
+    }
+
+    /// Whether the time of whoever waits at `place` is over.
+    fn look_after(&self, place: usize, cx: &Context<'_>) -> Poll<()> {
+        match self.0.lock().waiting.get_mut(place) {
+            Some(waiting) if waiting.is_over => Poll::Ready(()),
+            Some(waiting) => {
+                waiting.waker.clone_from(cx.waker());
+                Poll::Pending
+            }
+            None => Poll::Pending,
+        }
+    }
+
     fn enter(&self, limit: Duration, waker: &Waker) -> usize {
         let due = Instant::now() + limit;
         let mut state = self.0.lock();
@@ -82,14 +99,7 @@ impl<F: Future + Unpin> Future for Within<'_, F> {
             self.place = Some(self.deadlines.enter(self.limit, cx.waker()));
             return Poll::Pending;
         };
-        match self.deadlines.0.lock().waiting.get_mut(place) {
-            Some(waiting) if waiting.is_over => Poll::Ready(Err(Elapsed)),
-            Some(waiting) => {
-                waiting.waker.clone_from(cx.waker());
-                Poll::Pending
-            }
-            None => Poll::Pending,
-        }
+        self.deadlines.look_after(place, cx).map(|()| Err(Elapsed))
     }
 }
 
@@ -98,6 +108,41 @@ impl<F> Drop for Within<'_, F> {
         if let Some(place) = self.place {
             self.deadlines.0.lock().waiting.try_remove(place);
         }
+    }
+}
+
+/// Watches over what is polled again and again: how long it says nothing. It costs nothing as long as
+/// nobody has to wait.
+#[derive(Debug)]
+pub struct Silence {
+    deadlines: Deadlines,
+    limit: Duration,
+    place: Option<usize>,
+}
+
+impl Silence {
+    /// What is watched over has nothing to say at the moment: ready when that has lasted too long.
+    pub fn poll_elapsed(&mut self, cx: &Context<'_>) -> Poll<Elapsed> {
+        match self.place {
+            Some(place) => self.deadlines.look_after(place, cx).map(|()| Elapsed),
+            None => {
+                self.place = Some(self.deadlines.enter(self.limit, cx.waker()));
+                Poll::Pending
+            }
+        }
+    }
+
+    /// It has said something, or nobody waits for it any more.
+    pub fn end(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.deadlines.0.lock().waiting.try_remove(place);
+        }
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -150,7 +195,7 @@ impl Drop for Watch {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{pending, ready};
+    use std::future::{pending, poll_fn, ready};
 
     use tokio::time::sleep;
 
@@ -195,6 +240,27 @@ mod tests {
             deadlines.within(SECOND * 2, pending::<()>()),
         );
         assert_eq!((first, second), (Err(Elapsed), Err(Elapsed)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_counted_from_what_was_said_last() {
+        let deadlines = Deadlines::default();
+        let mut silence = deadlines.silence(SECOND);
+        let begin = Instant::now();
+        for _ in 0..5 {
+            let pending = poll_fn(|cx| Poll::Ready(silence.poll_elapsed(cx).is_pending())).await;
+            assert!(pending);
+            sleep(SECOND - Duration::from_millis(1)).await;
+            silence.end();
+        }
+        assert!(deadlines.0.lock().waiting.is_empty(), "nobody is left behind");
+
+        poll_fn(|cx| silence.poll_elapsed(cx)).await;
+
+        let waited = begin.elapsed();
+        assert!((5 * SECOND..SECOND * 6 + TICK * 2).contains(&waited), "{waited:?}");
+        drop(silence);
+        assert!(deadlines.0.lock().waiting.is_empty());
     }
 
     #[test]

@@ -149,6 +149,12 @@ pub struct Upstream {
     pub response_timeout: Duration,
     /// Over all workers, towards each host.
     pub max_connections: usize,
+    /// How many repeats there may be for each read, on average; 0: none.
+    pub retry_budget: f64,
+    /// Failures in a row that open the circuit; 0: nothing does.
+    pub breaker_failures: usize,
+    /// How long an open circuit lets nothing pass.
+    pub breaker_cooldown: Duration,
 }
 
 /// Scheme, host and port of a host we dial: no path, query, user or fragment.

@@ -51,6 +51,19 @@ pub(super) fn count(value: &Value) -> Parsed<usize> {
     number.ok_or_else(|| expected(value, "a whole number of 0 or more"))
 }
 
+/// A part of a whole, from nothing to all of it.
+pub(super) fn share(value: &Value) -> Parsed<f64> {
+    let number = match value.as_str() {
+        Some(text) => text.parse().ok(),
+        None => match value.to_i128() {
+            Some(whole) => u8::try_from(whole).ok().map(f64::from),
+            None => value.to_num().and_then(|number| number.to_f64()),
+        },
+    };
+    let number = number.filter(|share| (0.0..=1.0).contains(share));
+    number.ok_or_else(|| expected(value, "a share between 0 and 1, such as 0.1"))
+}
+
 pub(super) fn duration(value: &Value) -> Parsed<Duration> {
     const HINT: &str = "a duration such as \"250ms\", \"30s\", \"5m\", \"12h\" or \"90d\"";
     let text = value.as_str().ok_or_else(|| expected(value, HINT))?;

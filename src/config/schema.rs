@@ -61,6 +61,7 @@ fn schema_of(kind: Kind) -> Value {
     match kind {
         Kind::Bool => json!({ "type": "boolean" }),
         Kind::Count => json!({ "type": "integer", "minimum": 0 }),
+        Kind::Share => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
         Kind::Duration => pattern("^[0-9]+(ms|s|m|h|d)$"),
         Kind::Size => {
             json!({ "anyOf": [pattern("^[0-9]+(B|KiB|MiB|GiB)?$"), { "type": "integer", "minimum": 0 }] })

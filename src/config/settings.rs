@@ -22,6 +22,8 @@ pub(super) enum Kind {
     Count,
     Duration,
     Size,
+    /// From 0 to 1.
+    Share,
     Text,
     /// One of these.
     Word(&'static [&'static str]),
@@ -78,6 +80,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("upstream.connect_timeout", Kind::Duration),
     setting("upstream.response_timeout", Kind::Duration),
     setting("upstream.max_connections", Kind::Count),
+    setting("upstream.retry_budget", Kind::Share),
+    setting("upstream.breaker_failures", Kind::Count),
+    setting("upstream.breaker_cooldown", Kind::Duration),
     setting("identities.*.username", Kind::Text),
     setting("identities.*.password", Kind::Secret),
     setting("identities.*.user_type", Kind::UserType),

@@ -54,7 +54,7 @@ pub(super) async fn answer(
     let path = request.uri().path();
     let streamed = host == Host::Main && extras::is_one(path);
     let documented = matches!(&found, Found::Route(route, _) if route.auth == Auth::Bearer);
-    let bearer = streamed || documented || hub::is_negotiation(request.method(), path);
+    let bearer = streamed || documented || hub::is_for(request.method(), path);
     let (latency, fault) = world.faults.befall(&Target { host, path, bearer });
     if !latency.is_zero() {
         tokio::time::sleep(latency).await;
@@ -100,9 +100,9 @@ fn handle(world: &World, parts: &http::request::Parts, found: Found, body: &Byte
     if parts.method == Method::POST && old && !measured {
         return Err(Refusal::Status(StatusCode::LENGTH_REQUIRED));
     }
-    if hub::is_negotiation(&parts.method, parts.uri.path()) {
+    if hub::is_for(&parts.method, parts.uri.path()) {
         holder(world, &parts.headers, parts.uri.query())?;
-        return Ok(hub::negotiate());
+        return hub::answer(world, parts, body);
     }
     let (route, parameter) = match found {
         Found::Route(route, parameter) => (route, parameter),
@@ -124,7 +124,7 @@ fn handle(world: &World, parts: &http::request::Parts, found: Found, body: &Byte
         }
     };
     if hub {
-        return Ok(hub::answer(world, &parts.headers));
+        return hub::answer(world, parts, body);
     }
     let query = routes::query(parts.uri.query().unwrap_or(""));
     let body = read_body(route, &parts.headers, body)?;

@@ -103,7 +103,7 @@ async fn speak(
         let mut server = http1::Builder::new();
         server.max_header_size(MAX_HEADERS.into());
         server.timer(TokioTimer::new()).header_read_timeout(None).auto_date_header(false);
-        server.serve_connection(wire, service).await
+        server.serve_connection(wire, service).with_upgrades().await
     };
     served.map_err(io::Error::other)
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     answer::{self, Reply},
     faults::Fault,
+    hub::Lines,
     options::{Options, Strings},
     orders::Orders,
     request_tokens::RequestTokens,
@@ -33,6 +34,7 @@ pub(super) struct World {
     pub(super) request_tokens: RequestTokens,
     pub(super) sessions: Sessions,
     pub(super) store: Store,
+    pub(super) hub: Lines,
     /// Cancelled when the emulator ends.
     pub(super) end: CancellationToken,
     auth_down: AtomicBool,
@@ -54,6 +56,7 @@ impl World {
             request_tokens: RequestTokens::default(),
             sessions: Sessions::new(&options.accounts),
             store: Store::seeded(&options),
+            hub: Lines::default(),
             end: CancellationToken::new(),
             auth_down: AtomicBool::new(false),
             skew: AtomicI64::new(0),

@@ -14,9 +14,18 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-pub use self::peer::{Certificate, Peer};
+pub use self::{
+    awaited::Wanted,
+    peer::{Certificate, Peer},
+    trailers::{announced, may_trail},
+    tunnel::{Duplex, Tunnel, TunnelEnd},
+};
+use awaited::Waiting;
 
+mod awaited;
 mod peer;
+mod trailers;
+mod tunnel;
 
 /// A request on its way to the API. Boxed: it is handed from layer to layer, and a pointer is
 /// handed over sooner than some hundred bytes, ten times.
@@ -40,6 +49,15 @@ impl Request {
         let body = std::mem::take(self.body_mut());
         *self.body_mut() = change(body);
         self
+    }
+
+    /// The same request once more, if all of its body is in memory.
+    pub fn again(&self) -> Option<Self> {
+        let mut again = Self::new(self.body().again()?);
+        *again.method_mut() = self.method().clone();
+        *again.uri_mut() = self.uri().clone();
+        *again.headers_mut() = self.headers().clone();
+        Some(again)
     }
 }
 
@@ -117,6 +135,8 @@ pub struct Body {
     watch: Option<(Arc<dyn Watch>, Direction)>,
     /// Bytes that may still pass; `None`: any number.
     allowance: Option<u64>,
+    /// Which fields may follow it.
+    may_trail: Option<fn(&str) -> bool>,
     /// Says in our words what broke the body off.
     explain: Option<fn(BoxError) -> BoxError>,
     /// The end of the body, which waits until its watcher is ready for it.
@@ -142,8 +162,12 @@ enum Source {
     /// What was read ahead (and counted then), and the rest.
     Resumed(Bytes, Box<Self>),
     Trailers(Box<HeaderMap>),
+    /// What is not sent until it is wanted.
+    Awaited(Box<(Waiting, Self)>),
     /// It has broken off, which nobody has been told yet.
     Broken(Option<BoxError>),
+    /// No body: the API has switched protocols, and this is its side of the connection.
+    Switched(Box<dyn Duplex>),
 }
 
 /// What moves a body forward: the connection it arrives on, polled by whoever reads the body.
@@ -162,12 +186,17 @@ pub struct Driven {
     pub frame: Poll<Option<Result<Frame<Bytes>, hyper::Error>>>,
     /// The connection has ended.
     pub ended: bool,
+    /// It has been silent for too long.
+    pub stalled: bool,
 }
 
 /// Who wants to know how much of a body has passed, and whether it was all.
 pub trait Watch: Send + Sync {
     /// So many bytes of the body went by.
     fn passed(&self, direction: Direction, bytes: usize);
+
+    /// Somebody wants more of it, but nothing has come.
+    fn waits(&self, _direction: Direction) {}
 
     /// The body was read to its end. A body that is dropped or fails never gets here.
     fn completed(&self, direction: Direction);
@@ -203,6 +232,11 @@ pub enum Direction {
 #[error("the body is larger than it may be")]
 pub struct TooLarge;
 
+/// The body did not go on in time.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the body did not go on in time")]
+pub struct Stalled;
+
 /// The body cannot be read in one way only; says what was found.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
@@ -231,10 +265,50 @@ impl Body {
         Self::from_source(Source::Driven(incoming, driver))
     }
 
+    /// What stands in place of a body where the API has switched protocols: see
+    /// [`Self::into_tunnel`].
+    pub fn switched(far: Box<dyn Duplex>) -> Self {
+        Self::from_source(Source::Switched(far))
+    }
+
+    /// Whether the API has switched protocols.
+    pub fn is_switched(&self) -> bool {
+        matches!(self.source, Source::Switched(_))
+    }
+
+    /// The tunnel to an API that has switched protocols; whoever watched the body watches it.
+    pub fn into_tunnel(self) -> Option<Tunnel> {
+        let Source::Switched(far) = self.source else { return None };
+        Some(Tunnel { far, watch: self.watch.map(|(watch, _)| watch) })
+    }
+
     /// Reports to `watch` what passes. A body has one watcher.
     #[must_use]
     pub fn watched(mut self, watch: Arc<dyn Watch>, direction: Direction) -> Self {
         self.watch = Some((watch, direction));
+        self
+    }
+
+    /// Lets only those fields follow the body that `may_trail`; others are dropped.
+    #[must_use]
+    pub fn trailed(mut self, may_trail: fn(&str) -> bool) -> Self {
+        self.may_trail = Some(may_trail);
+        self
+    }
+
+    /// Nobody has read any of it.
+    pub fn is_untouched(&self) -> bool {
+        matches!(self.source, Source::Incoming(_) | Source::Awaited(_))
+    }
+
+    /// Sends nothing until it is `wanted`, which not everybody says: one second at most.
+    #[must_use]
+    pub fn awaited(mut self, wanted: Wanted) -> Self {
+        let source = match std::mem::take(&mut self.source) {
+            Source::Awaited(awaited) => awaited.1,
+            source => source,
+        };
+        self.source = Source::Awaited(Box::new((Waiting::new(wanted), source)));
         self
     }
 
@@ -333,6 +407,21 @@ impl Body {
         }
     }
 
+    /// The same body once more, if all of it is in memory. Nobody watches it.
+    fn again(&self) -> Option<Self> {
+        match &self.source {
+            Source::Empty => Some(Self::empty()),
+            Source::Full(bytes) => Some(bytes.clone().into()),
+            Source::Resumed(bytes, rest) => match &**rest {
+                Source::Trailers(trailers) => {
+                    Some(Self::held(bytes.clone(), Some(trailers.clone())))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     fn from_source(source: Source) -> Self {
         Self { source, ..Self::default() }
     }
@@ -342,6 +431,14 @@ impl Source {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self {
             Self::Empty | Self::Resumed(..) => Poll::Ready(None),
+            Self::Awaited(awaited) => {
+                ready!(awaited.0.poll(cx));
+                let source = std::mem::take(&mut awaited.1);
+                *self = source;
+                self.poll_frame(cx)
+            }
+            // It has no end that could be waited for.
+            Self::Switched(_) => Poll::Pending,
             Self::Broken(error) => Poll::Ready(error.take().map(Err)),
             Self::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -355,15 +452,22 @@ impl Source {
                 Poll::Ready(Some(Ok(Frame::trailers(*trailers))))
             }
             Self::Incoming(incoming) => {
-                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?)))
+                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+                if is_last(&frame) {
+                    *self = Self::Empty;
+                }
+                Poll::Ready(frame.map(|frame| Ok(frame?)))
             }
             Self::Driven(incoming, driver) => {
-                let Driven { frame, ended } = driver.as_mut().poll_body(incoming, cx);
+                let Driven { frame, ended, stalled } = driver.as_mut().poll_body(incoming, cx);
+                if frame.is_pending() && stalled {
+                    return Poll::Ready(Some(Err(Stalled.into())));
+                }
                 if frame.is_pending() && ended {
                     return Poll::Ready(Some(Err("the connection ended within the body".into())));
                 }
                 let frame = ready!(frame);
-                let finished = frame.is_none() || incoming.is_end_stream();
+                let finished = frame.is_none() || is_last(&frame) || incoming.is_end_stream();
                 if finished
                     && !ended
                     && let Self::Driven(_, driver) = std::mem::take(self)
@@ -380,14 +484,17 @@ impl Source {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_empty(),
             Self::Incoming(incoming) | Self::Driven(incoming, _) => incoming.is_end_stream(),
-            Self::Resumed(..) | Self::Trailers(_) | Self::Broken(_) => false,
+            Self::Awaited(awaited) => awaited.1.is_end_stream(),
+            Self::Resumed(..) | Self::Trailers(_) | Self::Broken(_) | Self::Switched(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Empty | Self::Trailers(_) => SizeHint::with_exact(0),
-            Self::Broken(_) => SizeHint::default(),
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Awaited(awaited) => awaited.1.size_hint(),
+            // With an exact size there is no place for trailers in HTTP/1.
+            Self::Trailers(_) | Self::Broken(_) | Self::Switched(_) => SizeHint::default(),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Incoming(incoming) | Self::Driven(incoming, _) => incoming.size_hint(),
             Self::Resumed(ahead, rest) => {
@@ -403,9 +510,17 @@ impl Source {
     }
 }
 
+/// Nothing follows trailers, and nobody looks whether something does.
+fn is_last(frame: &Option<Result<Frame<Bytes>, hyper::Error>>) -> bool {
+    matches!(frame, Some(Ok(frame)) if frame.is_trailers())
+}
+
 impl Body {
-    /// Counts `frame`, and refuses it when it is one too many.
-    fn account(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BoxError> {
+    /// Counts `frame`, refuses it when it is one too many, and looks what follows the body.
+    fn account(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, BoxError> {
+        if let (Some(may_trail), Some(trailers)) = (self.may_trail, frame.trailers_mut()) {
+            retain(trailers, may_trail);
+        }
         let bytes = frame.data_ref().map_or(0, Bytes::len);
         if let Some(allowance) = &mut self.allowance {
             *allowance = allowance.checked_sub(bytes as u64).ok_or(TooLarge)?;
@@ -420,7 +535,13 @@ impl Body {
 impl Body {
     /// The next frame, which its watcher has seen.
     fn next_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = match ready!(self.source.poll_frame(cx)) {
+        let Poll::Ready(frame) = self.source.poll_frame(cx) else {
+            if let Some((watch, direction)) = &self.watch {
+                watch.waits(*direction);
+            }
+            return Poll::Pending;
+        };
+        let frame = match frame {
             Some(Ok(frame)) => Some(self.account(frame)),
             Some(Err(error)) => Some(Err(match self.explain {
                 Some(explain) => explain(error),
@@ -455,6 +576,14 @@ impl Body {
             }
             None => frame,
         }
+    }
+}
+
+fn retain(trailers: &mut HeaderMap, may_stay: fn(&str) -> bool) {
+    let unwanted: Vec<_> =
+        trailers.keys().filter(|name| !may_stay(name.as_str())).cloned().collect();
+    for name in unwanted {
+        trailers.remove(name);
     }
 }
 

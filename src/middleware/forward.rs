@@ -6,12 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use http_body::Body as _;
 use tokio::time::timeout;
 
 use super::{Answer, Next, receive::VIA, sanitise::sanitise_answer};
 use crate::{
+    amove::tags::Tags,
     clock::{Clock, deadlines::Deadlines},
     config,
     exchange::{Exchange, REQUEST_ID},
@@ -20,6 +21,12 @@ use crate::{
     problem::{Kind, Problem},
     upstream::{self, Upstream},
 };
+
+/// The member of a problem that names the time that was over.
+const TIMEOUT: &str = "timeout";
+
+/// SignalR answers a long poll after a minute and a half, be it with nothing.
+const LONG_POLL: Duration = Duration::from_secs(120);
 
 /// The end of the way.
 #[derive(Debug)]
@@ -37,19 +44,31 @@ impl Forward {
         Self { upstream, response_timeout, deadlines, clock: clock.clone() }
     }
 
+    /// How long nothing may happen before there is a response.
+    fn patience(&self, exchange: &Exchange) -> Result<Duration, Problem> {
+        if let Some(left) = exchange.patience() {
+            return Ok(left);
+        }
+        let route = exchange.destination()?.route;
+        let is_realtime = route.is_some_and(|route| route.tags.contains(Tags::REALTIME));
+        Ok(if is_realtime { self.response_timeout.max(LONG_POLL) } else { self.response_timeout })
+    }
+
     /// Waits for a response as long as the request still makes progress, and then once more.
     async fn send(&self, exchange: &Exchange, request: Request) -> Answer {
         let host = exchange.destination()?.host();
         let mut sending = pin!(self.upstream.send(host, request));
         let mut sent = exchange.bytes_in();
+        let patience = self.patience(exchange)?;
         loop {
-            let sending = self.deadlines.within(self.response_timeout, sending.as_mut());
+            let sending = self.deadlines.within(patience, sending.as_mut());
             if let Ok(response) = sending.await {
                 return Ok(response?);
             }
             let progress = exchange.bytes_in();
             if progress == sent {
-                return Err(timed_out());
+                let is_callers_fault = exchange.awaits_caller();
+                return Err(if is_callers_fault { stalled() } else { timed_out() });
             }
             sent = progress;
         }
@@ -65,11 +84,14 @@ impl Next for Forward {
 
         let status = answer.as_ref().ok().map(|response| response.status());
         exchange.attempted(status, started.elapsed());
-        let mut response = answer?;
+        let response = answer?;
         if let Some(wish) = Wish::of(response.status(), response.headers(), &self.clock) {
             exchange.set_wish(wish);
         }
-        sanitise_answer(response.headers_mut());
+        let mut response = sanitise_answer(response);
+        if response.body().is_switched() {
+            name_websocket(response.headers_mut());
+        }
         // Answers hold credentials and personal data (contract section 8.1).
         let no_store = HeaderValue::from_static("no-store");
         response.headers_mut().entry(header::CACHE_CONTROL).or_insert(no_store);
@@ -96,14 +118,35 @@ async fn prepare(
     }
     let wants_length = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     let is_empty = request.body().is_end_stream();
+    let has_size = request.body().size_hint().exact().is_some();
+    // What has been read already, nobody waits to send.
+    let waits = exchange.waits_to_send() && !is_empty && request.body().is_untouched();
     let headers = request.headers_mut();
     if is_empty && wants_length {
         // Servers refuse these methods without a length (contract section 4.1).
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
+    if waits {
+        headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+    }
+    if has_size {
+        headers.remove(header::TRAILER);
+    } else if !is_empty && !wants_length {
+        // Without a word hyper would leave the body of a GET out.
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     headers.insert(header::VIA, VIA);
     headers.insert(REQUEST_ID, exchange.id.clone());
+    if exchange.wants_websocket() {
+        name_websocket(headers);
+    }
     Ok(request)
+}
+
+/// Asks the next hop for a WebSocket, or tells it that this is one now.
+fn name_websocket(headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
 }
 
 fn timed_out() -> Problem {
@@ -111,6 +154,13 @@ fn timed_out() -> Problem {
         Kind::UpstreamTimeout,
         "Amove did not answer in time; whether the request took effect is not known.",
     )
+    .member(TIMEOUT, "response_header")
+}
+
+fn stalled() -> Problem {
+    let detail = "The request's body did not go on; whether Amove has done something with what was \
+        sent of it is not known.";
+    Problem::new(Kind::RequestTimeout, detail).member(TIMEOUT, "request_body_stall")
 }
 
 impl From<upstream::Error> for Problem {
@@ -119,13 +169,15 @@ impl From<upstream::Error> for Problem {
         let unreachable = "Amove cannot be reached; the request did not leave the gateway.";
         let problem = match error {
             Error::RequestBody(error) => return body_broke_off(error.into()),
-            Error::ConnectTimeout { .. } => {
-                Self::new(Kind::UpstreamTimeout, unreachable).retry_after(Duration::from_secs(5))
-            }
-            Error::Roots(_) | Error::Connect { .. } => {
-                Self::new(Kind::UpstreamUnreachable, unreachable)
-                    .retry_after(Duration::from_secs(5))
-            }
+            Error::ConnectTimeout { step, .. } => Self::new(Kind::UpstreamTimeout, unreachable)
+                .member(TIMEOUT, step.name())
+                .proxy_error("connection_timeout")
+                .retry_after(Duration::from_secs(5)),
+            Error::Roots(_) => Self::new(Kind::UpstreamUnreachable, unreachable)
+                .retry_after(Duration::from_secs(5)),
+            Error::Connect { ref source, .. } => Self::new(Kind::UpstreamUnreachable, unreachable)
+                .proxy_error(no_connection(source))
+                .retry_after(Duration::from_secs(5)),
             Error::Exhausted { .. } => {
                 Self::new(Kind::Overloaded, "All connections to Amove are in use.")
                     .retry_after(Duration::from_secs(1))
@@ -133,13 +185,24 @@ impl From<upstream::Error> for Problem {
             Error::Broken(_) => Self::new(
                 Kind::UpstreamUnreachable,
                 "Amove broke the connection off; whether the request took effect is not known.",
-            ),
+            )
+            .proxy_error("connection_terminated"),
             Error::Ambiguous(_) => Self::new(
                 Kind::UpstreamMalformed,
                 "Amove's answer can be read in more than one way, so it was not passed on.",
             ),
         };
         problem.caused_by(error)
+    }
+}
+
+/// Why there is no connection, in the words of RFC 9209.
+fn no_connection(error: &std::io::Error) -> &'static str {
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(_)) => "tls_certificate_error",
+        Some(_) => "tls_protocol_error",
+        None if error.kind() == std::io::ErrorKind::ConnectionRefused => "connection_refused",
+        None => "destination_unavailable",
     }
 }
 
@@ -153,7 +216,8 @@ pub(super) async fn in_time<T>(
         Err(_) => Err(Problem::new(
             Kind::RequestTimeout,
             "The request's body did not come in time; nothing was sent to Amove.",
-        )),
+        )
+        .member(TIMEOUT, "request_body_stall")),
     }
 }
 

@@ -8,6 +8,7 @@ use super::{Answer, Middleware, Next, request_token::Mint};
 use crate::{
     amove::catalogue::{AuthKind, Route},
     audit::Replay,
+    circuit::Circuits,
     config::{Config, RequestTokenRoutes},
     exchange::Exchange,
     message::{Body, Held, Request},
@@ -33,11 +34,17 @@ pub struct InjectToken {
 }
 
 impl InjectToken {
-    /// Signs in with `sessions`; asks for no request token during one of `pauses`.
-    pub fn new(sessions: &Arc<Sessions>, pauses: &Arc<Pauses>, config: &Config) -> Self {
+    /// Signs in with `sessions`; asks for no request token during one of `pauses`, nor while one of
+    /// `circuits` is open.
+    pub fn new(
+        sessions: &Arc<Sessions>,
+        pauses: &Arc<Pauses>,
+        circuits: &Arc<Circuits>,
+        config: &Config,
+    ) -> Self {
         Self {
             sessions: Arc::clone(sessions),
-            mint: Mint::new(sessions, pauses, &config.rate_limit),
+            mint: Mint::new(sessions, pauses, circuits, &config.rate_limit),
             request_tokens: config.policy.request_token_routes,
             patience: config.upstream.response_timeout,
             replay_buffers: config.identities.iter().map(|it| it.replay_buffer).collect(),
@@ -108,8 +115,8 @@ impl InjectToken {
                     return Ok(Err(Replay::TooLarge));
                 }
             };
-        *request.body_mut() = Body::held(bytes.clone(), trailers.clone());
-        Ok(Ok(copy(request, Body::held(bytes, trailers))))
+        *request.body_mut() = Body::held(bytes, trailers);
+        Ok(request.again().ok_or(Replay::Declined))
     }
 
     /// Sends `request` once, with a request token in its body: there is no second attempt with it.
@@ -169,14 +176,6 @@ impl Custom {
 fn sign(mut request: Request, token: &Token) -> Request {
     request.headers_mut().insert(header::AUTHORIZATION, token.bearer().clone());
     request
-}
-
-fn copy(request: &Request, body: Body) -> Request {
-    let mut copy = Request::new(body);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
 }
 
 /// Not a 401: the caller is known, it is *our* login that failed.

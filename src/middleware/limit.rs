@@ -14,6 +14,13 @@ use crate::{
     problem::{Kind, Problem},
 };
 
+// Constants, because a name is looked at byte by byte where it is made.
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const QUOTA: HeaderName = HeaderName::from_static("ratelimit");
+const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
 /// Lets a request pass while its caller's quota lasts.
 #[derive(Debug)]
 pub struct Limit {
@@ -100,12 +107,11 @@ fn fields(
     let (name, window, next) = (scope.name(), seconds(window), seconds(next));
     let (burst, remaining) = (u64::from(burst), u64::from(remaining));
     let mut bytes = Vec::with_capacity(48);
-    let mut named =
-        |name, parts: &[Part<'_>]| Some((HeaderName::from_static(name), value(parts, &mut bytes)?));
+    let mut named = |name, parts: &[Part<'_>]| Some((name, value(parts, &mut bytes)?));
     let fields = match style {
         RateLimitHeaders::Ietf => [
             named(
-                "ratelimit-policy",
+                POLICY,
                 &[
                     Text("\""),
                     Text(name),
@@ -116,7 +122,7 @@ fn fields(
                 ],
             ),
             named(
-                "ratelimit",
+                QUOTA,
                 &[
                     Text("\""),
                     Text(name),
@@ -129,9 +135,9 @@ fn fields(
             None,
         ],
         RateLimitHeaders::Legacy => [
-            named("x-ratelimit-limit", &[Number(burst)]),
-            named("x-ratelimit-remaining", &[Number(remaining)]),
-            named("x-ratelimit-reset", &[Number(next)]),
+            named(X_LIMIT, &[Number(burst)]),
+            named(X_REMAINING, &[Number(remaining)]),
+            named(X_RESET, &[Number(next)]),
         ],
         RateLimitHeaders::Off => [None, None, None],
     };

@@ -9,6 +9,7 @@ pub mod announce;
 pub mod audit;
 pub mod authenticate;
 pub mod authorise;
+pub mod breaker;
 pub mod find_route;
 pub mod forward;
 pub mod inject_token;
@@ -17,6 +18,7 @@ pub mod normalise;
 pub mod pause;
 pub mod receive;
 mod request_token;
+pub mod retry;
 pub mod sanitise;
 #[cfg(test)]
 mod testing;

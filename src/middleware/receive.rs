@@ -128,8 +128,8 @@ fn log(exchange: &Exchange, problem: &Problem) {
         _ if problem.kind() == Kind::Internal => {
             error!(?id, causes, "request failed by a mistake of ours")
         }
-        // The pause has been told when it began.
-        _ if problem.kind() == Kind::UpstreamPaused => {
+        // It has been told when that began.
+        _ if matches!(problem.kind(), Kind::UpstreamPaused | Kind::CircuitOpen) => {
             debug!(?id, kind, causes, "request held back");
         }
         Blame::Service => warn!(?id, kind, causes, "request could not be served"),

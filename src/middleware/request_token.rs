@@ -5,7 +5,12 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 
-use super::{admit, forward, pause::Pause};
+use super::{
+    admit,
+    breaker::{self, Breaker, Sign},
+    forward,
+    pause::Pause,
+};
 use secrecy::SecretString;
 
 use crate::{
@@ -13,12 +18,16 @@ use crate::{
         host::Host,
         request_token::{Unfit, gap},
     },
+    circuit::Circuits,
     config,
     message::{Body, Held, Request},
     pause::{Pauses, Wish},
     problem::{Kind, Problem},
     session::{self, Sessions},
-    upstream::auth::{self, Unavailable},
+    upstream::{
+        self,
+        auth::{self, Unavailable},
+    },
 };
 
 /// The body is held in memory; it is a small form.
@@ -29,16 +38,19 @@ const FORM: usize = 64 * 1024;
 pub(super) struct Mint {
     sessions: Arc<Sessions>,
     pause: Pause,
+    breaker: Breaker,
 }
 
 impl Mint {
-    /// Those of `sessions`, but none during one of `pauses`.
+    /// Those of `sessions`, but none during one of `pauses`, nor while the circuit is open.
     pub(super) fn new(
         sessions: &Arc<Sessions>,
         pauses: &Arc<Pauses>,
+        circuits: &Arc<Circuits>,
         config: &config::RateLimit,
     ) -> Self {
-        Self { sessions: Arc::clone(sessions), pause: Pause::new(pauses, config) }
+        let (pause, breaker) = (Pause::new(pauses, config), Breaker::new(circuits));
+        Self { sessions: Arc::clone(sessions), pause, breaker }
     }
 
     /// Puts a fresh token into the body, unless the caller has put one there.
@@ -67,10 +79,27 @@ impl Mint {
     /// A fresh token, once the auth host wants to be asked for one.
     async fn token(&self, identity: usize) -> Result<SecretString, Problem> {
         let trial = self.pause.pass(identity, Host::Auth).await?;
+        let pass = self.breaker.pass(Host::Auth)?;
         let minted = self.sessions.request_token().await;
+        breaker::heard(Host::Auth, pass, minted.as_ref().map_or_else(sign, |_| Sign::Well));
         let wish = minted.as_ref().err().and_then(wish);
         self.pause.heard(identity, Host::Auth, wish, trial.filter(|_| minted.is_ok()));
         Ok(minted?)
+    }
+}
+
+/// What it says about the auth host that it gave no token.
+fn sign(error: &session::Error) -> Sign {
+    let session::Error::NoRequestToken { source, .. } = error else { return Sign::None };
+    let auth::Error::Unavailable(why) = &**source else { return Sign::Well };
+    match why {
+        Unavailable::Upstream(upstream::Error::Exhausted { .. }) => Sign::None,
+        Unavailable::Upstream(_) | Unavailable::Timeout(_) | Unavailable::Broken(_) => {
+            Sign::Failing
+        }
+        Unavailable::Status(verdict) if verdict.status.is_server_error() => Sign::Failing,
+        Unavailable::Status(_) | Unavailable::Unreadable { .. } => Sign::Well,
+        Unavailable::Unwritable(_) => Sign::None,
     }
 }
 

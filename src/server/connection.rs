@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     exchange::Arrival,
-    message::{Body, BoxError, Malformed, Peer},
+    message::{Body, BoxError, Malformed, Peer, Response},
     problem::{Kind, Problem},
 };
 
@@ -57,7 +57,7 @@ pub(super) async fn serve(
         async move {
             let answer = answer.await;
             answer.map(|it| {
-                let mut answer = it.into_inner().map(|body| Sending::new(body, open));
+                let mut answer = sent(it, open);
                 if is_last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                     answer.headers_mut().insert(header::CONNECTION, CLOSE);
                 }
@@ -69,6 +69,18 @@ pub(super) async fn serve(
         Protocol::Http1 => http1::serve(care, watched, max_head, guard, service).await,
         Protocol::Http2 => Box::pin(http2::serve(care, watched, max_head, guard, service)).await,
     }
+}
+
+/// An answer as hyper takes it.
+fn sent(answer: Response, open: Option<Open>) -> http::Response<Sending> {
+    let mut answer = answer.into_inner();
+    if answer.body().is_switched()
+        && let Some(tunnel) = std::mem::take(answer.body_mut()).into_tunnel()
+        && let Some(open) = &open
+    {
+        open.switch(tunnel);
+    }
+    answer.map(|body| Sending::new(body, open))
 }
 
 /// What a connection is to do besides serving; whoever changes it wakes `cx`.

@@ -2,18 +2,20 @@
 
 use std::{
     future::poll_fn,
+    io,
     pin::{Pin, pin},
     sync::atomic::Ordering,
     task::Poll,
 };
 
 use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http1, service::Service};
+use hyper::{body::Incoming, rt::Write, server::conn::http1, service::Service};
 
 use super::{
     connection::{Orders, orders},
     sending::Sending,
     tls::Stream,
+    tunnel,
     wire::Guard,
     worker::{Care, Watched},
 };
@@ -63,12 +65,18 @@ where
                 Poll::Pending => Poll::Pending,
             }
         });
-        if ended.await? == Ended::ForGood {
-            return Ok(());
-        }
+        let ended = ended.await?;
         let parts = connection.into_parts();
         (guard, service) = (parts.io, parts.service);
         guard.take_back(&parts.read_buf);
+        if ended == Ended::ForGood {
+            if let Some(tunnel) = watched.handle.take_tunnel() {
+                Box::pin(tunnel::join(care, watched, guard, tunnel)).await;
+                return Ok(());
+            }
+            // Where a switch was asked for once, hyper leaves it to us.
+            return Ok(closed(care, watched, guard).await?);
+        }
     }
 }
 
@@ -86,6 +94,15 @@ async fn arrival(
             Ok(waiting.await?)
         }
     }
+}
+
+/// Ends a connection, unless it has ended already.
+async fn closed(care: &Care, watched: &Watched, mut guard: Guard<Stream>) -> io::Result<()> {
+    poll_fn(|cx| match orders(care, watched, cx) {
+        Orders::Abandon => Poll::Ready(Ok(())),
+        Orders::Finish | Orders::GoOn => Pin::new(&mut guard).poll_shutdown(cx),
+    })
+    .await
 }
 
 /// How hyper's part of a connection ended.

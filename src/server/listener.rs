@@ -8,14 +8,21 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use socket2::{Domain, Protocol, Type};
+use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 
 use crate::{
     config::Listen,
     sockets::{Given, Owner, Passed, Role, Socket},
 };
+
+/// After how much silence the system asks whether a client is still there.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// How often it asks again, of some few times.
+const AGAIN: Duration = Duration::from_secs(15);
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -88,6 +95,7 @@ impl Bound {
             let ours = |socket| Passed { role: Some(Role::Callers), owner: Owner::Gateway, socket };
             passed.extend(sockets.into_iter().map(ours));
         }
+        passed.iter().try_for_each(|it| keep_alive(&it.socket))?;
         let Some(first) = passed.first() else { return Ok(()) };
         let address = first.socket.address()?;
         if let (Listen::Unix(path), Owner::Gateway) = (&address, first.owner) {
@@ -161,6 +169,16 @@ fn socket(address: SocketAddr) -> io::Result<socket2::Socket> {
         socket.set_only_v6(true)?;
     }
     Ok(socket)
+}
+
+/// Each connection has it from here, whoever opened the socket: a client that is gone without a word is
+/// found out.
+fn keep_alive(socket: &Socket) -> io::Result<()> {
+    let asks = TcpKeepalive::new().with_time(SILENCE).with_interval(AGAIN);
+    match socket {
+        Socket::Tcp(socket) => SockRef::from(socket).set_tcp_keepalive(&asks),
+        Socket::Unix(_) => Ok(()),
+    }
 }
 
 fn unix(path: &Path) -> io::Result<Socket> {

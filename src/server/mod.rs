@@ -6,10 +6,15 @@
 use std::{
     future::pending,
     io,
-    sync::{Arc, Mutex, atomic::Ordering},
+    pin::pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -28,6 +33,7 @@ mod room;
 mod seat;
 mod sending;
 mod tls;
+mod tunnel;
 pub mod wire;
 mod worker;
 
@@ -111,8 +117,14 @@ impl Server {
         self.edge.open.load(Ordering::Relaxed)
     }
 
+    /// How many of them have switched protocols, now and later.
+    pub fn tunnels(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.edge.tunnels)
+    }
+
     /// Takes no new connection, lets what is under way finish, and ends. What has not finished
-    /// within `server.drain_timeout` is cut; returns how many connections that were.
+    /// within `server.drain_timeout` is cut, and tunnels are closed; returns how many connections
+    /// were cut.
     ///
     /// What waits in the system's queue is still served, and whoever has a connection may ask once
     /// more: who does so at this very moment cannot know. Unix sockets keep their files if they are
@@ -122,24 +134,7 @@ impl Server {
         self.workers.iter().for_each(Running::let_go);
         self.edge.drain();
         let mut workers = self.workers;
-        let all = async {
-            for worker in &mut workers {
-                // An error means that the worker has ended, which is what we wait for.
-                let _ = (&mut worker.drained).await;
-            }
-        };
-        let close = async {
-            sleep(GRACE.min(within / 2)).await;
-            self.edge.close();
-            pending().await
-        };
-        let all = async {
-            tokio::select! {
-                () = all => {}
-                () = close => {}
-            }
-        };
-        let finished = timeout(within, all).await.is_ok();
+        let finished = finish(&self.edge, &mut workers, within).await;
         // Counted while the workers are still there: they cut what is open when they end.
         let cut = if finished { 0 } else { self.edge.open.load(Ordering::Relaxed) };
         for Running { thread, stop, .. } in workers {
@@ -154,6 +149,30 @@ impl Server {
         }
         cut
     }
+}
+
+/// Waits until the workers have drained; whether they have, `within` the time there is.
+async fn finish(edge: &Edge, workers: &mut [Running], within: Duration) -> bool {
+    // An error means that the worker has ended, which is what we wait for.
+    let all = join_all(workers.iter_mut().map(|worker| &mut worker.drained));
+    let mut all = pin!(all);
+    let close = async {
+        sleep(GRACE.min(within / 2)).await;
+        edge.close();
+        pending::<()>().await;
+    };
+    let closing = async {
+        tokio::select! {
+            _ = all.as_mut() => {}
+            () = close => {}
+        }
+    };
+    if timeout(within, closing).await.is_ok() {
+        return true;
+    }
+    // Their ends are told to both sides.
+    edge.cutting.cancel();
+    edge.tunnels.load(Ordering::Relaxed) > 0 && timeout(ENDING, all).await.is_ok()
 }
 
 /// Changes how a running server serves: see [`Server::switch`].

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use super::wire::Handle;
-use crate::message::{Body, BoxError};
+use crate::message::{Body, BoxError, Tunnel};
 
 /// An exchange that is under way on a connection, until its answer is sent or given up.
 pub(super) struct Open {
@@ -23,6 +23,12 @@ impl Open {
     pub(super) fn new(handle: &Handle) -> Self {
         handle.opened();
         Self { handle: handle.clone(), offers: false }
+    }
+
+    /// The API has switched protocols: after the head of this answer, everything goes through
+    /// `tunnel`.
+    pub(super) fn switch(&self, tunnel: Tunnel) {
+        self.handle.switch(tunnel);
     }
 
     fn offer(&mut self, offers: bool) {

@@ -49,6 +49,8 @@ pub(super) struct Edge {
     pub(super) tls: Option<Arc<Tls>>,
     /// Connections that are open.
     pub(super) open: AtomicUsize,
+    /// Those of them that have switched protocols.
+    pub(super) tunnels: Arc<AtomicUsize>,
     /// For connections that may still come; the rest wait in the system's queue.
     room: Room,
     /// The drain has begun: a request that comes now is the last on its connection.
@@ -57,6 +59,8 @@ pub(super) struct Edge {
     pub(super) draining: CancellationToken,
     /// Cancelled a little later: what rests until then is closed.
     pub(super) closing: CancellationToken,
+    /// Cancelled when the drain has run out of time: tunnels, which have no end of their own, end.
+    pub(super) cutting: CancellationToken,
 }
 
 impl Edge {
@@ -65,10 +69,12 @@ impl Edge {
             config: ArcSwap::from_pointee(config.clone()),
             tls,
             open: AtomicUsize::new(0),
+            tunnels: Arc::default(),
             room: Room::new(config.max_connections),
             ends: AtomicBool::new(false),
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
+            cutting: CancellationToken::new(),
         }
     }
 

@@ -14,6 +14,7 @@ pub mod auth;
 mod connection;
 mod pool;
 mod quiet;
+mod switched;
 mod tls;
 pub mod trust;
 pub mod userinfo;
@@ -51,6 +52,7 @@ impl Upstream {
     }
 
     /// Sends `request`, whose URI is in origin form, to `host` and waits for the response's head.
+    /// With an `Upgrade` field it may switch protocols, see [`crate::message::Body::into_tunnel`].
     ///
     /// One attempt: only a request of which nothing was written is sent again, on another
     /// connection.
@@ -84,12 +86,14 @@ pub enum Error {
         source: io::Error,
     },
     /// No connection was opened in time.
-    #[error("no connection to {host} within {within:?}")]
+    #[error("no connection to {host} within {within:?} ({})", step.name())]
     ConnectTimeout {
         /// Host and port that were dialled.
         host: Arc<str>,
         /// `upstream.connect_timeout`.
         within: Duration,
+        /// What took too long.
+        step: Step,
     },
     /// All connections that `upstream.max_connections` allows stayed in use.
     #[error("all {limit} connections to {host} stayed in use")]
@@ -110,7 +114,41 @@ pub enum Error {
     Ambiguous(&'static str),
 }
 
+/// A step on the way to a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// The name is looked up, and somebody is called.
+    Connect,
+    /// Somebody is there, and shakes hands.
+    Tls,
+}
+
+impl Step {
+    /// Its name in errors and problems.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+        }
+    }
+}
+
+/// Nobody has asked for it.
+const UNASKED: Error = Error::Ambiguous("it switches to a protocol that was not asked for");
+
 impl Error {
+    /// Whether there was nothing of an answer because nobody was there, or somebody hung up: what
+    /// passes by itself. The request may have arrived.
+    pub fn is_hang_up(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } => is_hang_up(source),
+            Self::Broken(error) => {
+                error.is_incomplete_message() || error.is_closed() || breaks_off(error)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether time ran out, as opposed to an answer that was bad or refused.
     pub fn is_timeout(&self) -> bool {
         match self {
@@ -121,12 +159,35 @@ impl Error {
     }
 }
 
+fn breaks_off(error: &hyper::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(link) = cause {
+        if link.downcast_ref().is_some_and(is_hang_up) {
+            return true;
+        }
+        cause = link.source();
+    }
+    false
+}
+
+fn is_hang_up(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionRefused
+            | Kind::ConnectionReset
+            | Kind::ConnectionAborted
+            | Kind::BrokenPipe
+            | Kind::UnexpectedEof
+    )
+}
+
 /// Refuses what another reader might read differently (RFC 9112 section 6.3), and a switch of
 /// protocols that nobody asked for.
 fn unambiguous(response: &Response) -> Result<(), Error> {
     let headers = response.headers();
-    if response.status().is_informational() {
-        return Err(Error::Ambiguous("it switches to a protocol that was not asked for"));
+    if response.status().is_informational() && !response.body().is_switched() {
+        return Err(UNASKED);
     }
     if headers.contains_key(header::TRANSFER_ENCODING)
         && headers.contains_key(header::CONTENT_LENGTH)

@@ -6,6 +6,7 @@
 use std::{
     fmt,
     future::poll_fn,
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -14,8 +15,8 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Uri, Version, header, uri::PathAndQuery};
-use hyper::client::conn::http2;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, Version, header, uri::PathAndQuery};
+use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     net::TcpStream,
@@ -24,11 +25,12 @@ use tokio::{
 };
 
 use super::{
-    Error,
+    Error, Step, UNASKED,
     connection::{Connection, Failed, Multiplexed},
     tls::{Tls, negotiated_http2},
 };
 use crate::{
+    clock::deadlines::Deadlines,
     config::{self, Http2},
     message::{Body, Request, Response},
 };
@@ -49,6 +51,9 @@ pub(super) struct Pool {
     host_header: Option<HeaderValue>,
     http2: Http2,
     connect_timeout: Duration,
+    /// How long a body may be silent.
+    patience: Duration,
+    deadlines: Deadlines,
     tls: Tls,
     limit: usize,
     /// A permit for each exchange under way: more connections are never needed.
@@ -87,6 +92,8 @@ impl Pool {
             authority,
             http2: config.http2,
             connect_timeout: config.connect_timeout,
+            patience: config.response_timeout,
+            deadlines: Deadlines::default(),
             tls,
             limit,
             free: Arc::new(Semaphore::new(limit)),
@@ -105,6 +112,8 @@ impl Pool {
             host_header: self.host_header.clone(),
             http2: self.http2,
             connect_timeout: self.connect_timeout,
+            patience: self.patience,
+            deadlines: Deadlines::default(),
             tls: self.tls.clone(),
             limit: self.limit,
             free: Arc::new(Semaphore::new(self.limit)),
@@ -121,11 +130,18 @@ impl Pool {
         if let Some(host) = &self.host_header {
             request.headers_mut().insert(header::HOST, host.clone());
         }
+        let switches = request.headers().contains_key(header::UPGRADE);
         loop {
-            let failed = match self.line().await? {
+            let line = if switches { self.http1_line().await? } else { self.line().await? };
+            let failed = match line {
                 Line::Own(connection) => {
                     *request.version_mut() = Version::HTTP_11;
                     match connection.exchange(request).await {
+                        Ok((response, connection)) if switches && is_switch(&response) => {
+                            return connection.switch(response, permit).await;
+                        }
+                        // Nobody knows what follows, so it is not put aside.
+                        Ok((response, _)) if is_switch(&response) => return Err(UNASKED),
                         Ok((response, connection)) => {
                             return Ok(connection.deliver(response, Arc::downgrade(self), permit));
                         }
@@ -136,7 +152,9 @@ impl Pool {
                     self.address(&mut request);
                     match sender.try_send_request(request.into_inner()).await {
                         Ok(response) => {
-                            let lease = Box::pin(Multiplexed { _permit: permit });
+                            let silence = goes_on(response.headers())
+                                .then(|| self.deadlines.silence(self.patience));
+                            let lease = Box::pin(Multiplexed { _permit: permit, silence });
                             return Ok(response.map(|body| Body::driven(body, lease)).into());
                         }
                         Err(error) => error.into(),
@@ -154,6 +172,10 @@ impl Pool {
 
     /// Keeps `connection` for another exchange.
     pub(super) fn put_aside(&self, mut connection: Box<Connection>) {
+        if self.speaks_http2.load(Ordering::Relaxed) {
+            // It was for a switch of protocols; other requests share theirs.
+            return;
+        }
         let now = Instant::now();
         connection.idle_since = now;
         let mut idle = lock(&self.idle);
@@ -202,6 +224,11 @@ impl Pool {
             }
             lock(&self.shared).take_if(|sender| sender.is_closed());
         }
+        self.idle_line().await
+    }
+
+    /// A connection that was put aside and lives.
+    async fn idle_line(&self) -> Option<Line> {
         loop {
             let mut connection = lock(&self.idle).pop()?;
             let alive = poll_fn(|cx| Poll::Ready(connection.is_alive(cx))).await;
@@ -211,25 +238,63 @@ impl Pool {
         }
     }
 
+    /// A connection that speaks HTTP/1.1, whatever else the host speaks: only there are protocols
+    /// switched.
+    async fn http1_line(&self) -> Result<Line, Error> {
+        match self.idle_line().await {
+            Some(line) => Ok(line),
+            None => {
+                let is_there = AtomicBool::new(false);
+                Box::pin(self.in_time(&is_there, self.connect_http1(&is_there))).await
+            }
+        }
+    }
+
     async fn dial(&self) -> Result<Line, Error> {
-        match timeout(self.connect_timeout, self.connect()).await {
+        let is_there = AtomicBool::new(false);
+        self.in_time(&is_there, self.connect(&is_there)).await
+    }
+
+    /// Waits for a connection; `is_there` is set when there is somebody to shake hands with.
+    async fn in_time(
+        &self,
+        is_there: &AtomicBool,
+        connecting: impl Future<Output = Result<Line, Error>>,
+    ) -> Result<Line, Error> {
+        match timeout(self.connect_timeout, connecting).await {
             Ok(line) => line,
             Err(_) => Err(Error::ConnectTimeout {
                 host: Arc::clone(&self.authority),
                 within: self.connect_timeout,
+                step: if is_there.load(Ordering::Relaxed) { Step::Tls } else { Step::Connect },
             }),
         }
     }
 
-    async fn connect(&self) -> Result<Line, Error> {
+    async fn connect_tcp(&self, is_there: &AtomicBool) -> io::Result<TcpStream> {
+        let tcp = TcpStream::connect((&*self.base.host, self.base.port)).await?;
+        tcp.set_nodelay(true)?;
+        is_there.store(true, Ordering::Relaxed);
+        Ok(tcp)
+    }
+
+    async fn connect_http1(&self, is_there: &AtomicBool) -> Result<Line, Error> {
         let failed = |source| Error::Connect { host: Arc::clone(&self.authority), source };
-        let tcp = TcpStream::connect((&*self.base.host, self.base.port)).await.map_err(failed)?;
-        tcp.set_nodelay(true).map_err(failed)?;
+        let tcp = self.connect_tcp(is_there).await.map_err(failed)?;
+        let stream = self.tls.wrap_http1(&self.base, tcp).await.map_err(failed)?;
+        let silence = self.deadlines.silence(self.patience);
+        Ok(Line::Own(Connection::begin(stream, silence).await?))
+    }
+
+    async fn connect(&self, is_there: &AtomicBool) -> Result<Line, Error> {
+        let failed = |source| Error::Connect { host: Arc::clone(&self.authority), source };
+        let tcp = self.connect_tcp(is_there).await.map_err(failed)?;
         let stream = self.tls.wrap(&self.base, tcp).await.map_err(failed)?;
         let http2 = negotiated_http2(&stream).unwrap_or(self.http2 == Http2::Always);
         self.speaks_http2.store(http2, Ordering::Relaxed);
         if !http2 {
-            return Ok(Line::Own(Connection::begin(stream).await?));
+            let silence = self.deadlines.silence(self.patience);
+            return Ok(Line::Own(Connection::begin(stream, silence).await?));
         }
         let (sender, driver) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -257,9 +322,25 @@ impl Pool {
         parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
         // Of whole and valid parts there is always a URI.
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-        request.headers_mut().remove(header::HOST);
+        let headers = request.headers_mut();
+        headers.remove(header::HOST);
+        headers.remove(header::TRANSFER_ENCODING);
+        // There a body goes up when there is a window for it.
+        headers.remove(header::EXPECT);
         *request.version_mut() = Version::HTTP_2;
     }
+}
+
+/// Whether a body must go on: all but events, which come when there are any.
+pub(super) fn goes_on(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+    let events = b"text/event-stream";
+    !kind.get(..events.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(events))
+}
+
+/// Whether it switches protocols.
+fn is_switch(response: &http::Response<Incoming>) -> bool {
+    response.status() == StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// Host and port, the port left out where it is the scheme's own.

@@ -18,7 +18,15 @@ pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// Wraps connections into TLS where the base URL says `https`.
 #[derive(Clone)]
-pub(super) struct Tls(Option<TlsConnector>);
+pub(super) struct Tls(Option<Connectors>);
+
+/// How to connect, by what is spoken afterwards.
+#[derive(Clone)]
+struct Connectors {
+    /// What the configuration says.
+    any: TlsConnector,
+    http1: TlsConnector,
+}
 
 impl Tls {
     /// Trusts the system's roots and those of `upstream.ca_file`.
@@ -32,15 +40,21 @@ impl Tls {
             Http2::Always => &[b"h2"],
             Http2::Never => &[b"http/1.1"],
         };
+        let mut http1 = client.clone();
+        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
         client.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-        Ok(Self(Some(TlsConnector::from(Arc::new(client)))))
+        let (any, http1) = (Arc::new(client).into(), Arc::new(http1).into());
+        Ok(Self(Some(Connectors { any, http1 })))
     }
 
     /// Makes `tcp` what `base` asks for.
     pub(super) async fn wrap(&self, base: &BaseUrl, tcp: TcpStream) -> io::Result<Stream> {
-        let (true, Some(connector)) = (base.tls, &self.0) else { return Ok(Stream::Left(tcp)) };
-        let name = ServerName::try_from(base.host.to_string()).map_err(io::Error::other)?;
-        Ok(Stream::Right(Box::new(connector.connect(name, tcp).await?)))
+        connect(self.0.as_ref().map(|connectors| &connectors.any), base, tcp).await
+    }
+
+    /// The same, to speak HTTP/1.1 whatever else the host speaks.
+    pub(super) async fn wrap_http1(&self, base: &BaseUrl, tcp: TcpStream) -> io::Result<Stream> {
+        connect(self.0.as_ref().map(|connectors| &connectors.http1), base, tcp).await
     }
 }
 
@@ -48,6 +62,16 @@ impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Tls").field(&self.0.is_some()).finish()
     }
+}
+
+async fn connect(
+    connector: Option<&TlsConnector>,
+    base: &BaseUrl,
+    tcp: TcpStream,
+) -> io::Result<Stream> {
+    let (true, Some(connector)) = (base.tls, connector) else { return Ok(Stream::Left(tcp)) };
+    let name = ServerName::try_from(base.host.to_string()).map_err(io::Error::other)?;
+    Ok(Stream::Right(Box::new(connector.connect(name, tcp).await?)))
 }
 
 /// Whether the handshake settled on HTTP/2; nothing is settled without TLS.

@@ -322,7 +322,8 @@ async fn the_metrics_tell_what_happens() {
         assert_eq!(metrics[&of("serving")], 1.0);
         assert_eq!(metrics[&of("generation")], tokens);
         assert_eq!(metrics[logins], tokens);
-        let states: Vec<_> = metrics.iter().filter(|(name, _)| name.contains("state=")).collect();
+        let states: Vec<_> =
+            metrics.iter().filter(|(name, _)| name.contains("session_state{")).collect();
         assert_eq!(states.len(), 9);
         assert_eq!(states.iter().map(|(_, value)| **value).sum::<f64>(), 1.0);
         let valid = "amove_gateway_session_state{identity=\"main\",state=\"valid\"}";

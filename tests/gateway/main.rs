@@ -3,6 +3,7 @@
 
 mod admin;
 mod audit_search;
+mod breaker;
 mod callers;
 mod errors;
 mod hygiene;
@@ -12,6 +13,8 @@ mod minting;
 mod pauses;
 mod policy;
 mod replay;
+mod retry;
 mod routes;
 mod session;
 mod support;
+mod timeouts;

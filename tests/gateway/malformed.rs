@@ -417,7 +417,7 @@ async fn answered_with(gateway: &TestGateway, bytes: &str) -> Reply {
 
 #[tokio::test]
 async fn answers_of_amove_that_can_be_read_in_two_ways_are_not_passed_on() {
-    let gateway = TestGateway::start().await.logged_in().await;
+    let gateway = TestGateway::with("upstream.retry_budget = 0").await.logged_in().await;
     let ok = |rest: &str| format!("HTTP/1.1 200 OK\r\n{rest}");
     let answers = [
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -495,8 +495,8 @@ async fn a_body_that_amove_breaks_off_is_never_completed() {
 
 #[tokio::test]
 async fn a_reset_is_a_bad_gateway_and_silence_a_timeout() {
-    let gateway =
-        TestGateway::with("upstream.response_timeout = \"250ms\"").await.logged_in().await;
+    let settings = "upstream.response_timeout = \"250ms\"\nupstream.retry_budget = 0";
+    let gateway = TestGateway::with(settings).await.logged_in().await;
     let host = Some(Host::Main);
     let own = [("x-request-id", "mine")];
 

@@ -329,7 +329,7 @@ pub(crate) fn is_clean(target: &Target, message: &Message) -> Result<(), String>
     let is_ours = message.all("host") == [host.as_str()]
         && matches!(message.all("authorization")[..], [it] if it.starts_with("Bearer "));
     let leaks = message.fields.iter().find(|(name, _)| {
-        let hop = ["connection", "te", "upgrade", "expect", "keep-alive", "trailer", "cookie"];
+        let hop = ["connection", "te", "upgrade", "keep-alive", "trailer", "cookie"];
         hop.contains(&&**name) || name.starts_with("proxy-") || name.starts_with("x-forwarded-")
     });
     if !is_ours || leaks.is_some() {

@@ -20,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
+pub(crate) mod between;
 pub(crate) mod pki;
 pub(crate) mod postgres;
 pub(crate) mod redis;
@@ -254,7 +255,16 @@ impl Gateway {
         signal: &str,
     ) -> Self {
         let environment = environment_with(emulator, settings);
-        let gateway = command(&["run"], &borrowed(&environment));
+        Self::ignoring(&["run"], &borrowed(&environment), signal).await
+    }
+
+    /// The same with arguments and an environment of its own.
+    pub(crate) async fn ignoring(
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        signal: &str,
+    ) -> Self {
+        let gateway = command(arguments, environment);
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("trap '' {signal}; exec \"$0\" \"$@\"")]);
         shell.stdin(Stdio::null());

@@ -68,6 +68,9 @@ impl Source {
                 connect_timeout: PATIENCE,
                 response_timeout: PATIENCE,
                 max_connections: 1,
+                retry_budget: 0.0,
+                breaker_failures: 0,
+                breaker_cooldown: Duration::from_secs(5),
             },
             1,
         );

@@ -4,6 +4,7 @@ use super::{
     line::{self, Line},
     refusal::Refusal,
 };
+use crate::message::may_trail;
 
 const MAX_DIGITS: usize = 16;
 /// With its CR LF, how long the line before a chunk may be.
@@ -117,7 +118,7 @@ impl Chunks {
             return Ok(Piece::Last(len));
         }
         let (name, _) = line::field(text)?;
-        if is_forbidden(name) {
+        if !may_trail(name) {
             return Err(Refusal::TrailerForbidden);
         }
         if fields == MAX_TRAILER_FIELDS {
@@ -164,44 +165,3 @@ fn check_extension(extension: &[u8]) -> Result<(), Refusal> {
     }
     if quoted { Err(Refusal::ChunkExtension) } else { Ok(()) }
 }
-
-/// Whether a field would change how the message is framed, routed, authenticated or read
-/// (RFC 9110, section 6.5.1).
-fn is_forbidden(name: &[u8]) -> bool {
-    let begins = |prefix: &str| {
-        name.get(..prefix.len()).is_some_and(|front| front.eq_ignore_ascii_case(prefix.as_bytes()))
-    };
-    FORBIDDEN.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden.as_bytes()))
-        || FORBIDDEN_FAMILIES.iter().any(|family| begins(family))
-}
-
-const FORBIDDEN_FAMILIES: &[&str] = &["content-", "if-", "proxy-", "x-forwarded-"];
-
-const FORBIDDEN: &[&str] = &[
-    "age",
-    "authorization",
-    "cache-control",
-    "connection",
-    "cookie",
-    "date",
-    "expect",
-    "expires",
-    "forwarded",
-    "host",
-    "keep-alive",
-    "location",
-    "max-forwards",
-    "pragma",
-    "range",
-    "retry-after",
-    "set-cookie",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "vary",
-    "via",
-    "warning",
-    "www-authenticate",
-    "x-api-key",
-];

@@ -20,7 +20,7 @@ thread_local! {
 }
 
 /// Lends the thread's scratch buffer.
-pub(super) fn with_scratch<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
+pub(in crate::server) fn with_scratch<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
     let mut scratch = SPARE.take().unwrap_or_else(|| vec![0; SCRATCH].into_boxed_slice());
     let result = work(&mut scratch);
     SPARE.set(Some(scratch));

@@ -31,7 +31,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         if !self.finished {
             ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
             self.finished = true;
-            self.handle.enter(Phase::Closing);
+            // In another protocol the other direction may go on.
+            if self.handle.phase() != Phase::Upgraded {
+                self.handle.enter(Phase::Closing);
+            }
         }
         if !self.is_interrupted() {
             return Poll::Ready(Ok(()));

@@ -14,6 +14,7 @@ use std::{
 use futures_util::task::AtomicWaker;
 
 use super::refusal::Refusal;
+use crate::message::Tunnel;
 
 /// A coarse clock: whoever owns it moves it, and reading it costs one load.
 #[derive(Debug, Default)]
@@ -37,7 +38,8 @@ pub struct Patience {
     /// To complete the head of a request, counted from its first byte; the first request's, from
     /// when the connection was opened. Also to read the answer to a refused request.
     pub header: u32,
-    /// Between requests, and to take any of an answer.
+    /// Between requests, to take any of an answer, and between the bytes of another protocol, of
+    /// whichever side.
     pub idle: u32,
 }
 
@@ -46,7 +48,7 @@ pub struct Patience {
 pub enum Overdue {
     /// The head of a request.
     Header,
-    /// The next request, or to take the answers to the present ones.
+    /// The next request, to take the answers to the present ones, or anything in another protocol.
     Idle,
 }
 
@@ -101,6 +103,8 @@ struct Shared {
     stuck: AtomicBool,
     expired: AtomicBool,
     upgraded: AtomicBool,
+    /// Where the connection leads from now on, until whoever serves it takes over.
+    tunnel: Mutex<Option<Tunnel>>,
     verdict: Mutex<Option<Refusal>>,
     guard: AtomicWaker,
     /// The guard waits for the end of an exchange. Otherwise that is no news to it, and would only
@@ -122,6 +126,7 @@ impl Handle {
             stuck: AtomicBool::new(false),
             expired: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
+            tunnel: Mutex::new(None),
             verdict: Mutex::new(None),
             guard: AtomicWaker::new(),
             awaited: AtomicBool::new(false),
@@ -165,6 +170,17 @@ impl Handle {
         self.0.guard.wake();
     }
 
+    /// The same, and what follows goes through `tunnel`.
+    pub fn switch(&self, tunnel: Tunnel) {
+        *self.0.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
+        self.upgraded();
+    }
+
+    /// Where the connection leads now, if the protocol was switched; once.
+    pub fn take_tunnel(&self) -> Option<Tunnel> {
+        self.0.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// What the client has taken too long for, if it has.
     pub fn overdue(&self, now: u32, patience: Patience) -> Option<Overdue> {
         let takes_nothing = self.is_offered_all();
@@ -173,10 +189,11 @@ impl Handle {
         }
         let (kind, limit) = match self.phase() {
             _ if takes_nothing => (Overdue::Idle, patience.idle),
-            Phase::Upgraded => return None,
             Phase::Fresh | Phase::Head | Phase::Closing => (Overdue::Header, patience.header),
             // A body without an exchange is one that nobody wants any more.
-            Phase::Between | Phase::Body | Phase::Http2 => (Overdue::Idle, patience.idle),
+            Phase::Between | Phase::Body | Phase::Http2 | Phase::Upgraded => {
+                (Overdue::Idle, patience.idle)
+            }
         };
         (self.waited(now) >= limit).then_some(kind)
     }

@@ -47,7 +47,9 @@ pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
 }
 
 fn check_name(name: &[u8]) -> Result<(), Refusal> {
-    if !name.is_empty() && name.iter().all(|&byte| is_token(byte) && byte != b'_') {
+    // No early exit here either.
+    let good = name.iter().fold(true, |good, &byte| good & is_token(byte) & (byte != b'_'));
+    if good && !name.is_empty() {
         return Ok(());
     }
     Err(match name.last() {

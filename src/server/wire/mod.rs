@@ -36,7 +36,8 @@ use tokio::{
     task::yield_now,
 };
 
-use self::counted::{Counted, with_scratch};
+use self::counted::Counted;
+pub(super) use self::counted::with_scratch;
 pub use self::{
     handle::{Handle, Overdue, Patience, Phase, Ticks},
     head::REFUSED,

@@ -2,11 +2,7 @@
 
 use std::{path::Path, process::Command};
 
-use crate::{
-    count::Counted,
-    gateway::{Size, run},
-    scenario,
-};
+use crate::{count::Counted, gateway::Size, scenario};
 
 /// How much more the dearest may cost than the cheapest, in percent.
 const TOLERANCE: f64 = 10.0;
@@ -21,18 +17,12 @@ const SIZES: [Size; 6] = [
     Size { callers: 10, rules: 100 },
 ];
 
-/// More callers than that are made in memory.
-const WRITTEN: usize = 1_000;
-
 /// Counts the usual request with little and with very much; whether it costs the same.
-pub(crate) fn flat(binary: &Path) -> bool {
+pub(crate) fn flat() -> bool {
     println!("{:>10} {:>8} {:>14}", "callers", "rules", "instructions");
     let costs = SIZES.map(|size| {
-        let mut counted = if size.callers > WRITTEN {
-            Counted::start(|config| serve(config, size.callers), size)
-        } else {
-            Counted::start(|config| run(binary, config), size)
-        };
+        // The callers are made in memory: nobody would write so many into a file.
+        let mut counted = Counted::start(|config| serve(config, size.callers), size);
         let cost = counted.cost(&scenario::ALL[0], None).worker;
         counted.stop();
         println!("{:>10} {:>8} {cost:>14.0}", size.callers, size.rules);

@@ -76,7 +76,7 @@ fn main() -> ExitCode {
         Order::Train(time) => train::train(&binary, time),
         Order::Serve(config, callers) => serve::serve(&config, callers),
         _ if !count::can_count() => return cannot_count(),
-        Order::Flat => return code(flat::flat(&binary)),
+        Order::Flat => return code(flat::flat()),
         Order::Show => drop(count(&binary, keep.as_deref())),
         Order::Check => return check(&count(&binary, keep.as_deref())),
         Order::Save => Baseline::read().save(&count(&binary, keep.as_deref())),

@@ -494,15 +494,23 @@ fn a_clock_that_was_read_too_early_makes_nobody_overdue() {
 }
 
 #[test]
-fn an_upgraded_connection_is_never_overdue() {
+fn an_upgraded_connection_is_overdue_after_silence_of_both_sides() {
     let ticks = Arc::new(Ticks::default());
     let handle = Handle::new(Arc::clone(&ticks));
     handle.enter(Phase::Upgraded);
-    for _ in 0..1000 {
+    for _ in 0..10 {
+        for _ in 1..PATIENCE.idle {
+            ticks.advance();
+        }
+        assert_eq!(handle.overdue(ticks.now(), PATIENCE), None);
+        handle.touch();
+    }
+
+    for _ in 0..PATIENCE.idle {
         ticks.advance();
     }
 
-    assert_eq!(handle.overdue(ticks.now(), PATIENCE), None);
+    assert_eq!(handle.overdue(ticks.now(), PATIENCE), Some(Overdue::Idle));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,11 +1,11 @@
 //! Large bodies flow without being kept; slow and idle clients do not hold the gateway up.
-#![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
 use std::{
     convert::Infallible,
     time::{Duration, Instant},
 };
 
+use crate::process_support::{Gateway, call, emulator, eventually, get, request, soon};
 use amove_gateway::emulator::{Emulator, Fault, Host, Options};
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -16,15 +16,12 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use process_support::{Gateway, call, emulator, eventually, get, request, soon};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
-
-mod process_support;
 
 const MIB: u64 = 1024 * 1024;
 const LARGE: u64 = 256 * MIB;
