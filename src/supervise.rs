@@ -6,7 +6,8 @@
 use std::{
     collections::BTreeMap,
     fmt::Display,
-    panic::{AssertUnwindSafe, catch_unwind},
+    future::pending,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -16,9 +17,10 @@ use std::{
 
 use tokio::{
     runtime::Handle,
+    task::{JoinError, spawn_blocking},
     time::{Instant, sleep},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, warn};
 
 /// Between the first two lives; the pause doubles with each.
@@ -110,7 +112,7 @@ impl Pauses {
 }
 
 /// Runs `work` on `runtime` until it ends by itself, or is stopped between two lives; if it dies, `died`
-/// is told, and it is started again.
+/// is told, and it is started again. Dropped, it ends that as well.
 pub async fn supervise<F>(
     runtime: Handle,
     stop: CancellationToken,
@@ -122,7 +124,7 @@ pub async fn supervise<F>(
     let mut pauses = Pauses::new(SHORTEST, LONGEST);
     loop {
         let born = Instant::now();
-        if runtime.spawn(work()).await.is_ok() {
+        if AbortOnDropHandle::new(runtime.spawn(work())).await.is_ok() {
             return;
         }
         died();
@@ -149,6 +151,16 @@ pub fn supervise_here<E: Display>(deaths: &Deaths, mut work: impl FnMut() -> Res
     }
 }
 
+/// Does `work` where it may block. If it dies, so does whoever waits for it: it is not to go on without.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work).await.map_err(JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => resume_unwind(panic),
+        // The runtime ends, and takes us with it.
+        Err(Err(_)) => pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,6 +179,47 @@ mod tests {
 
         assert_eq!((starts.load(Relaxed), deaths.count()), (4, 3));
         assert_eq!(begin.elapsed().as_secs(), 1 + 2 + 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_blocking_work_that_dies_is_started_again_too() {
+        let (starts, deaths) = (Arc::new(AtomicU64::new(0)), Deaths::of("x"));
+        let counted = Arc::clone(&starts);
+        let work = move || {
+            let counted = Arc::clone(&counted);
+            async move {
+                let first = blocking(move || counted.fetch_add(1, Relaxed) == 0).await;
+                blocking(move || assert!(!first, "the first one dies")).await;
+            }
+        };
+
+        supervise(Handle::current(), CancellationToken::new(), work, || deaths.note()).await;
+
+        assert_eq!((starts.load(Relaxed), deaths.count()), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn who_is_dropped_takes_its_work_along() {
+        let work = Arc::new(());
+        let held = Arc::clone(&work);
+        let work_for_ever = move || {
+            let held = Arc::clone(&held);
+            async move {
+                let _held = held;
+                pending().await
+            }
+        };
+        let supervised =
+            supervise(Handle::current(), CancellationToken::new(), work_for_ever, || ());
+        let supervised = tokio::spawn(supervised);
+        tokio::task::yield_now().await;
+
+        supervised.abort();
+
+        assert!(supervised.await.is_err());
+        while Arc::strong_count(&work) > 1 {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
-        mpsc::{SyncSender, sync_channel},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
     time::{Duration, Instant},
 };
@@ -18,6 +18,7 @@ use crate::{
     admin::{Report, Status},
     server::Pulse,
     session::State,
+    supervise::{Deaths, supervise_here},
 };
 
 /// How often it is looked what there is to tell.
@@ -39,27 +40,22 @@ struct Ear {
 }
 
 impl Manager {
-    /// The one that `NOTIFY_SOCKET` names, if it is set.
+    /// The one that `NOTIFY_SOCKET` names, if it is set; `deaths` are those of the thread that tells it.
     ///
     /// # Errors
     ///
     /// The system's, when it has no thread for us.
-    pub(super) fn of_environment() -> io::Result<Self> {
+    pub(super) fn of_environment(deaths: Deaths) -> io::Result<Self> {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
             return Ok(Self::none());
         }
         let (lines, told) = sync_channel::<String>(WAITING);
         // Its socket may be full, and nobody here is to wait for it.
         std::thread::Builder::new().name("notify".into()).spawn(move || {
-            let mut is_deaf = false;
-            for line in told {
-                let sent = sd_notify::notify(&[NotifyState::Custom(&line)]);
-                if let (Err(error), false) = (&sent, is_deaf) {
-                    let reason = error.to_string();
-                    tracing::warn!(reason, "the service manager cannot be told");
-                }
-                is_deaf = sent.is_err();
-            }
+            supervise_here::<io::Error>(&deaths, || {
+                pass_on(&told);
+                Ok(())
+            });
         })?;
         Ok(Self(Some(Arc::new(Ear { lines, has_started: AtomicBool::new(false) }))))
     }
@@ -101,6 +97,19 @@ impl Manager {
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             telling.look(&status);
         }
+    }
+}
+
+/// Passes on what there is to tell, as long as anybody may tell anything.
+fn pass_on(told: &Receiver<String>) {
+    let mut is_deaf = false;
+    for line in told {
+        let sent = sd_notify::notify(&[NotifyState::Custom(&line)]);
+        if let (Err(error), false) = (&sent, is_deaf) {
+            let reason = error.to_string();
+            tracing::warn!(reason, "the service manager cannot be told");
+        }
+        is_deaf = sent.is_err();
     }
 }
 
@@ -172,8 +181,6 @@ impl Telling {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::Receiver;
-
     use tokio::time::advance;
 
     use super::*;

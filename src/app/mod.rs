@@ -155,14 +155,16 @@ impl App {
             }
         }
         let tasks = Tasks::default();
-        let deaths = tasks.deaths("worker");
-        let server = Server::start(&config.server, bound, tls, gateways, &deaths)?;
+        let server = Server::start(&config.server, bound, tls, gateways, tasks.register())?;
         if predecessor.is_none() {
             shared.sessions.start();
         }
 
         // Only a process has a manager.
-        let manager = origin.as_ref().map(|_| Manager::of_environment()).transpose()?;
+        let manager = origin
+            .as_ref()
+            .map(|_| Manager::of_environment(tasks.register().of("service-manager")));
+        let manager = manager.transpose()?;
         let manager = manager.unwrap_or(Manager::none());
         let (draining, stop) = (CancellationToken::new(), tasks.stop().clone());
         let closing_desks = stop.child_token();
@@ -188,8 +190,9 @@ impl App {
             };
             // Whoever comes next goes on with what is in force.
             let (reloader, draining) = (Arc::new(Mutex::new(reloader)), draining.clone());
-            let run = move || reload::run(Arc::clone(&reloader), draining.clone());
-            (reloads, tasks.keep("reload", run))
+            let end = draining.clone();
+            let run = move || reload::run(Arc::clone(&reloader), end.clone());
+            (reloads, tasks.keep_until(draining, "reload", run))
         });
         let status = Arc::new(admin::Status {
             shared: Arc::clone(&shared),
@@ -218,7 +221,7 @@ impl App {
             addresses.extend(listener.local_addr());
             let (listener, status) = (Arc::new(listener), Arc::clone(&status));
             let stop = closing_desks.clone();
-            tasks.keep("operators", move || {
+            tasks.keep_until(stop.clone(), "operators", move || {
                 let (listener, status) = (Arc::clone(&listener), Arc::clone(&status));
                 admin::serve(listener, status, scope.clone(), stop.clone())
             });
@@ -234,7 +237,7 @@ impl App {
         });
         let offer = offer.map(|offer| {
             let offer = Arc::new(offer);
-            tasks.keep("succession", move || Arc::clone(&offer).keep())
+            tasks.keep_until(draining.clone(), "succession", move || Arc::clone(&offer).keep())
         });
         if let Some(predecessor) = heritage.predecessor
             && let Err(error) = predecessor.release()
@@ -331,7 +334,9 @@ impl Issuer {
         let (verifier, stop) = (callers.verifier().cloned(), tasks.stop().child_token());
         if let Some(verifier) = &verifier {
             let (verifier, stop) = (Arc::clone(verifier), stop.clone());
-            tasks.keep("issuer-keys", move || Arc::clone(&verifier).keep(stop.clone()));
+            tasks.keep_until(stop.clone(), "issuer-keys", move || {
+                Arc::clone(&verifier).keep(stop.clone())
+            });
         }
         Self { verifier, stop }
     }

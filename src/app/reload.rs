@@ -5,7 +5,6 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::{
     sync::{Mutex, mpsc},
-    task::spawn_blocking,
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
@@ -25,6 +24,7 @@ use crate::{
     },
     server::{Configured, Switch},
     stack::{Own, Shared, stack},
+    supervise::blocking,
     telemetry::log,
     upstream::Upstream,
 };
@@ -65,6 +65,8 @@ pub(super) async fn run(reloader: Arc<Mutex<Reloader>>, draining: CancellationTo
 
 impl Reloader {
     async fn run(&mut self, draining: CancellationToken) {
+        // Who has died in the middle of a reload has left the service manager waiting.
+        self.manager.reloaded();
         let mut watch = Watch::new(&self.sources.files, self.loaded.fingerprint());
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -88,8 +90,8 @@ impl Reloader {
             // What is read now need not be read again until it changes.
             watch.takes();
             let sources = self.sources.clone();
-            let reading = spawn_blocking(move || load(&sources));
-            let Some(Ok(read)) = draining.run_until_cancelled(reading).await else { return };
+            let reading = blocking(move || load(&sources));
+            let Some(read) = draining.run_until_cancelled(reading).await else { return };
             let read = read.map_err(|report| Refused::Invalid(Arc::new(report)));
             let outcome = self.reload(trigger, read);
             if let Some(wish) = wish {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::supervise::{Deaths, Register, supervise};
+use crate::supervise::{Register, supervise};
 
 /// All of them.
 #[derive(Clone, Debug, Default)]
@@ -18,22 +18,26 @@ pub(super) struct Tasks {
 
 impl Tasks {
     /// Does `work` until it ends by itself, which it has to when [`Self::stop`] is cancelled.
-    pub(super) fn keep<F>(
+    pub(super) fn keep<F>(&self, name: &'static str, work: impl Fn() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.keep_until(self.stop.clone(), name, work);
+    }
+
+    /// The same for what has to end when `stop` is cancelled, before the rest.
+    pub(super) fn keep_until<F>(
         &self,
+        stop: CancellationToken,
         name: &'static str,
         work: impl Fn() -> F + Send + 'static,
     ) -> JoinHandle<()>
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let deaths = self.deaths(name);
-        let (runtime, stop) = (Handle::current(), self.stop.clone());
-        self.tracker.spawn(supervise(runtime, stop, work, move || deaths.note()))
-    }
-
-    /// Who counts how often something by that name has died.
-    pub(super) fn deaths(&self, name: &'static str) -> Deaths {
-        self.register.of(name)
+        let deaths = self.register.of(name);
+        let supervised = supervise(Handle::current(), stop, work, move || deaths.note());
+        self.tracker.spawn(supervised)
     }
 
     /// Everything that is supervised.

@@ -2,9 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::task::spawn_blocking;
-
-use crate::config::looks::{Fingerprint, Looks, fingerprint};
+use crate::{
+    config::looks::{Fingerprint, Looks, fingerprint},
+    supervise::blocking,
+};
 
 /// How often the files are looked at.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
@@ -29,9 +30,7 @@ impl Watch {
     pub(super) async fn look(&mut self) -> bool {
         let files = Arc::clone(&self.files);
         // A file system may take its time.
-        let looked = spawn_blocking(move || look_at(&files)).await;
-        // Nothing in it can panic.
-        self.last = looked.unwrap_or(self.last);
+        self.last = blocking(move || look_at(&files)).await;
         self.looks.are_settled(self.last)
     }
 

@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use crate::supervise::{Deaths, supervise_here};
+
 /// Batches that may wait for a reader of standard output who is slow.
 const WAITING: usize = 64;
 /// Who does not read at the end does not hold us up.
@@ -25,15 +27,17 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Starts the thread that writes; `lost` counts what it had no room for.
-    pub(super) fn start(lost: &Arc<AtomicU64>) -> io::Result<Self> {
+    /// Starts the thread that writes; `lost` counts what it had no room for, `deaths` how often it has
+    /// died.
+    pub(super) fn start(lost: &Arc<AtomicU64>, deaths: &Deaths) -> io::Result<Self> {
         let (batches, to_write) = sync_channel::<Vec<u8>>(WAITING);
         let (end, done) = sync_channel(1);
-        let counter = Arc::clone(lost);
+        let (counter, deaths) = (Arc::clone(lost), deaths.clone());
         thread::Builder::new().name("audit-lines".into()).spawn(move || {
-            for batch in to_write {
-                write(&batch, io::stdout(), &counter);
-            }
+            supervise_here::<io::Error>(&deaths, || {
+                to_write.iter().for_each(|batch| write(&batch, io::stdout(), &counter));
+                Ok(())
+            });
             // Nobody waits for it if this took too long.
             let _ = end.send(());
         })?;

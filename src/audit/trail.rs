@@ -136,7 +136,7 @@ impl Trail {
         let seq = ledger.as_ref().map_or(0, |ledger| ledger.head().seq);
         progress.seq.store(seq, Relaxed);
         progress.waits.store(is_awaited && ledger.is_none(), Relaxed);
-        let lines = config.stdout.then(|| Lines::start(&progress.lines_lost));
+        let lines = config.stdout.then(|| Lines::start(&progress.lines_lost, &journals.deaths));
         let (told, news) = watch::channel(seq);
         let central = config.postgres.as_ref();
         let central = central.map(|postgres| Arc::new(Outlet::new(postgres, &folder)));

@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     config::{self, Listen},
     middleware::receive::Gateway,
-    supervise::Deaths,
+    supervise::Register,
 };
 
 mod connection;
@@ -72,7 +72,7 @@ pub struct Server {
 impl Server {
     /// Starts to serve what comes in at `bound`, with `tls` where that is TCP; each worker answers
     /// with its own of `gateways`, of which there is one for each. A worker that dies is noted in
-    /// `deaths`, and begins anew: its connections are lost, those that wait for it are not.
+    /// `tasks`, and begins anew: its connections are lost, those that wait for it are not.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ impl Server {
         mut bound: Bound,
         tls: Option<Arc<Tls>>,
         gateways: Vec<Gateway>,
-        deaths: &Deaths,
+        tasks: &Register,
     ) -> io::Result<Self> {
         let edge = Arc::new(Edge::new(config, tls));
         let lives: Arc<[Live]> = gateways.into_iter().map(Live::new).collect();
@@ -91,8 +91,9 @@ impl Server {
         drop(bound.handles());
         for (number, live) in lives.iter().enumerate() {
             let (ticks, sockets) = (Arc::default(), Arc::new(Mutex::new(bound.take())));
-            let (edge, live, deaths) = (Arc::clone(&edge), live.clone(), deaths.clone());
-            workers.push(Seat { edge, live, ticks, sockets, deaths }.start(number)?);
+            let listeners = tasks.of("listener");
+            let (edge, live, deaths) = (Arc::clone(&edge), live.clone(), tasks.of("worker"));
+            workers.push(Seat { edge, live, ticks, sockets, deaths, listeners }.start(number)?);
         }
         Ok(Self { edge, lives, workers, bound })
     }

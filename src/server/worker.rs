@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use futures_util::{FutureExt, task::AtomicWaker};
 use tokio::{
     net::{TcpListener, UnixListener},
-    runtime::{Builder, Runtime},
+    runtime::{self, Builder, Runtime},
     time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -26,7 +26,12 @@ use super::{
     tls::{self, Socket, Tls},
     wire::{Handle, Patience, Ticks},
 };
-use crate::{config, message::Peer, sockets as listening};
+use crate::{
+    config,
+    message::Peer,
+    sockets as listening,
+    supervise::{Deaths, supervise},
+};
 
 /// How fine time is where it guards connections: coarse enough to cost nothing.
 const TICK: Duration = Duration::from_millis(250);
@@ -107,8 +112,15 @@ impl Edge {
 /// A thread's worth of gateway.
 pub(super) struct Worker {
     runtime: Runtime,
-    listeners: Vec<listening::Socket>,
+    listening: Listening,
     care: Arc<Care>,
+}
+
+/// Where a worker accepts connections.
+pub(super) struct Listening {
+    pub(super) sockets: Vec<listening::Socket>,
+    /// How often one who accepts has died.
+    pub(super) deaths: Deaths,
 }
 
 /// What a worker knows of its connections.
@@ -147,12 +159,12 @@ impl Worker {
         edge: Arc<Edge>,
         live: Live,
         ticks: Arc<Ticks>,
-        listeners: Vec<listening::Socket>,
+        listening: Listening,
     ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let connections = Mutex::default();
         let care = Arc::new(Care { edge, live, ticks, connections });
-        Ok(Self { runtime, listeners, care })
+        Ok(Self { runtime, listening, care })
     }
 
     /// Serves until it has drained, or is `stopped`.
@@ -161,15 +173,19 @@ impl Worker {
     ///
     /// The system's, when it takes no more sockets.
     pub(super) fn run(self, stopped: &CancellationToken) -> io::Result<()> {
-        let Self { runtime, listeners, care } = self;
+        let Self { runtime, listening: Listening { sockets, deaths }, care } = self;
         let served = runtime.block_on(async {
             let accepting = TaskTracker::new();
-            for listener in listeners {
-                let listener = match listener {
+            for socket in sockets {
+                let listener = match socket {
                     listening::Socket::Tcp(it) => Accepting::Tcp(TcpListener::from_std(it)?),
                     listening::Socket::Unix(it) => Accepting::Unix(UnixListener::from_std(it)?),
                 };
-                accepting.spawn(accept(listener, Arc::clone(&care)));
+                let (listener, caring, deaths) =
+                    (Arc::new(listener), Arc::clone(&care), deaths.clone());
+                let accept = move || accept(Arc::clone(&listener), Arc::clone(&caring));
+                let (here, end) = (runtime::Handle::current(), care.edge.draining.clone());
+                accepting.spawn(supervise(here, end, accept, move || deaths.note()));
             }
             stopped.run_until_cancelled(sweep(&care, &accepting)).await;
             Ok(())
@@ -182,7 +198,7 @@ impl Worker {
 
 /// Accepts connections, one after the other, while there is room; when the drain begins, those that
 /// the system has accepted for us already: their clients know no better.
-async fn accept(listener: Accepting, care: Arc<Care>) {
+async fn accept(listener: Arc<Accepting>, care: Arc<Care>) {
     let mut last = 0..LAST;
     loop {
         let accepted = tokio::select! {

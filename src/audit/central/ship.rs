@@ -5,8 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::watch, task::JoinHandle, time::sleep};
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time::sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Outlet,
@@ -19,7 +19,7 @@ use super::{
     pause::pause,
     schema,
 };
-use crate::audit::store::ReadError;
+use crate::{audit::store::ReadError, supervise::supervise};
 
 /// How long new records gather before they are shipped.
 const GATHER: Duration = Duration::from_millis(200);
@@ -41,18 +41,13 @@ impl Shipper {
         let ending = CancellationToken::new();
         let end = ending.clone();
         let task = tokio::spawn(async move {
-            if begin == Begin::WithNews {
-                // An error is the end of whoever would tell; what is there can be shipped.
-                let _ = end.run_until_cancelled(news.changed()).await;
+            // An error is the end of whoever would tell; what is there can be shipped.
+            if begin == Begin::WithNews && end.run_until_cancelled(news.changed()).await.is_none() {
+                return;
             }
-            while !end.is_cancelled() {
-                let shipping = Shipping::new(Arc::clone(&outlet), news.clone(), end.clone());
-                let shipping = AbortOnDropHandle::new(tokio::spawn(shipping.run()));
-                if shipping.await.is_err() {
-                    outlet.deaths.note();
-                    sleep(REST).await;
-                }
-            }
+            let (ends, deaths) = (end.clone(), outlet.deaths.clone());
+            let ship = move || Shipping::new(Arc::clone(&outlet), news.clone(), ends.clone()).run();
+            supervise(Handle::current(), end, ship, || deaths.note()).await;
         });
         Self { ending, task }
     }

@@ -17,6 +17,7 @@ use crate::{
         looks::{Fingerprint, Looks},
         tls::{Files, Material, Unusable},
     },
+    supervise::blocking,
 };
 
 /// How often the files are looked at.
@@ -89,15 +90,12 @@ impl Renewal {
             self.warn(clock.now());
             let config = self.config.clone();
             // A file system may take its time.
-            let looked = tokio::task::spawn_blocking(move || config.look()).await;
-            match looked {
-                Ok(Ok(files)) => self.consider(&files),
-                Ok(Err(error)) => {
+            match blocking(move || config.look()).await {
+                Ok(files) => self.consider(&files),
+                Err(error) => {
                     self.looks.failed();
                     self.tell(error);
                 }
-                // The process is ending.
-                Err(_) => return,
             }
         }
     }
