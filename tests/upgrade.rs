@@ -22,8 +22,8 @@ use amove_gateway::{
 };
 use http::StatusCode;
 use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use process_support::{
     Gateway, Process, borrowed, command, emulator, environment_with, eventually, get, redis::Redis,
     request, soon,
@@ -42,6 +42,8 @@ const LISTEN: &str = "AMOVE_GATEWAY_SERVER__LISTEN";
 const ADMIN: &str = "AMOVE_GATEWAY_SERVER__ADMIN_LISTEN";
 const STORE: &str = "AMOVE_GATEWAY_AUDIT__STORE";
 const KIND: &str = "AMOVE_GATEWAY_SESSION_STORE__KIND";
+/// How many call at the same time.
+const CALLERS: usize = 9;
 const SEALING_KEY: &str = "AMOVE_GATEWAY_SESSION_STORE__ENCRYPTION_KEY";
 
 async fn amove() -> Emulator {
@@ -107,7 +109,39 @@ impl Door {
     }
 }
 
-/// Callers that never rest: some with a connection for each request, some that keep theirs.
+impl Door {
+    /// Requests on one connection of HTTP/2, until the gateway ends it, or `stop` says so.
+    async fn call_by_http2(&self, stop: &AtomicBool) -> Result<usize, (usize, String)> {
+        let stream = self.connect().await.map_err(|error| (0, error))?;
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let (mut sender, connection) = handshake.map_err(|error| (0, error.to_string()))?;
+        tokio::spawn(connection);
+        let mut count = 0;
+        while !stop.load(Relaxed) {
+            let uri = format!("http://localhost{USERINFO}");
+            let request = http::Request::get(uri).body(Empty::<bytes::Bytes>::new());
+            let answer = match sender.try_send_request(request.expect("a request")).await {
+                Ok(answer) => answer,
+                Err(mut error) => match error.take_message() {
+                    // It was not sent: whoever has it knows, and takes another connection.
+                    Some(_) => break,
+                    None => return Err((count, format!("{:?}", error.into_error()))),
+                },
+            };
+            let status = answer.status();
+            let body = answer.into_body().collect().await;
+            body.map_err(|error| (count, format!("{error:?}")))?;
+            if status != StatusCode::OK {
+                return Err((count, status.to_string()));
+            }
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
+/// Callers that never rest: some with a connection for each request, some that keep theirs, some by
+/// HTTP/2.
 struct Load {
     stop: Arc<AtomicBool>,
     callers: JoinSet<(usize, Vec<String>)>,
@@ -117,23 +151,21 @@ impl Load {
     fn start(door: &Door) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let mut callers = JoinSet::new();
-        for number in 0..8 {
+        for number in 0..CALLERS {
             let (door, stop) = (door.clone(), Arc::clone(&stop));
             callers.spawn(async move {
                 let (mut count, mut failures) = (0, Vec::new());
                 while !stop.load(Relaxed) {
-                    if number % 2 == 0 {
-                        match door.call_once().await {
-                            Ok(()) => count += 1,
-                            Err(error) => failures.push(error),
-                        }
-                    } else {
-                        match door.call_often(&stop).await {
-                            Ok(calls) => count += calls,
-                            Err((calls, error)) => {
-                                count += calls;
-                                failures.push(error);
-                            }
+                    let called = match number % 3 {
+                        0 => door.call_once().await.map(|()| 1).map_err(|error| (0, error)),
+                        1 => door.call_often(&stop).await,
+                        _ => door.call_by_http2(&stop).await,
+                    };
+                    match called {
+                        Ok(calls) => count += calls,
+                        Err((calls, error)) => {
+                            count += calls;
+                            failures.push(error);
                         }
                     }
                 }
@@ -145,13 +177,20 @@ impl Load {
 
     /// How many requests were served; none may have failed.
     async fn end(self) -> usize {
+        let (served, failures) = self.end_somehow().await;
+        assert!(failures.is_empty(), "{} failed, first: {}", failures.len(), failures[0]);
+        served
+    }
+
+    /// How many requests were served, and what became of the others.
+    async fn end_somehow(self) -> (usize, Vec<String>) {
         self.stop.store(true, Relaxed);
-        let mut served = 0;
+        let (mut served, mut failed) = (0, Vec::new());
         for (count, failures) in soon("the callers end", self.callers.join_all()).await {
             served += count;
-            assert!(failures.is_empty(), "{} failed, first: {}", failures.len(), failures[0]);
+            failed.extend(failures);
         }
-        served
+        (served, failed)
     }
 }
 
@@ -287,6 +326,79 @@ async fn who_cannot_sign_in_leaves_its_predecessor_in_its_place() {
     gateway.process.signal("TERM");
     assert_eq!(gateway.process.exit_code().await, Some(0));
     assert_eq!(recorded(&store), served);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_configured_wrongly_leaves_its_predecessor_in_its_place_until_one_is_right() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = folder.path().join("audit");
+    let settings = [(STORE, store.to_str().expect("text"))];
+    let emulator = amove().await;
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().expect("an address").to_string();
+    let mut gateway = Gateway::ready(&emulator, &settings).await;
+    let load = Load::start(&Door::Tcp(gateway.address));
+
+    for (wrong, exit, told) in [
+        // Nobody asks for sockets with it.
+        (("AMOVE_GATEWAY_SERVER__IDLE_TIMEOUT", "never"), 78, "idle_timeout"),
+        (("AMOVE_GATEWAY_UPSTREAM__CA_FILE", "/nowhere/ca.pem"), 78, "/nowhere/ca.pem"),
+        (("AMOVE_GATEWAY_SERVER__HEALTH_LISTEN", &*taken), 74, &*taken),
+    ] {
+        let environment = environment_with(&emulator, &[&settings[..], &[wrong]].concat());
+        let mut successor = Process::start(&["run", "--take-over"], &borrowed(&environment));
+        let code = successor.exit_code().await;
+        assert_eq!(code, Some(exit), "{wrong:?}: {}", successor.stderr());
+        assert!(successor.stderr().contains(told), "{wrong:?}: {}", successor.stderr());
+        assert!(gateway.process.is_running(), "{}", gateway.process.stderr());
+    }
+    assert_eq!(emulator.stats().logins, 1);
+    let mut successor = take_over(&emulator, &settings).await;
+    assert_eq!(gateway.process.exit_code().await, Some(0), "{}", gateway.process.stderr());
+    a_while().await;
+    let served = load.end().await;
+    successor.process.signal("TERM");
+
+    assert_eq!(successor.process.exit_code().await, Some(0), "{}", successor.process.stderr());
+    assert_eq!(recorded(&store), served);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_killed_while_its_successor_prepares_loses_what_it_had_begun_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = folder.path().join("audit");
+    let settings = [(STORE, store.to_str().expect("text"))];
+    let emulator = amove().await;
+    let mut gateway = Gateway::ready(&emulator, &settings).await;
+    let load = Load::start(&Door::Tcp(gateway.address));
+    a_while().await;
+    let (host, route) = (Some(Host::Auth), None);
+    emulator.inject(Fault::Latency { ms: 2000, count: Some(1), host, route });
+    let logins = || emulator.requests().iter().filter(|seen| seen.host == Host::Auth).count();
+    let before = logins();
+
+    let environment = environment_with(&emulator, &settings);
+    let successor = Process::start(&["run", "--take-over"], &borrowed(&environment));
+    eventually("the successor logs in", async || logins() > before).await;
+    gateway.process.signal("KILL");
+    gateway.process.ended().await;
+    // Whoever comes now waits in the system's queue.
+    let mut successor = Gateway::started(successor).await;
+    assert_eq!(successor.address, gateway.address);
+    a_while().await;
+    let (served, failed) = load.end_somehow().await;
+    assert_eq!(get(successor.address, USERINFO).await.status(), 200);
+    successor.process.signal("TERM");
+
+    assert_eq!(successor.process.exit_code().await, Some(0), "{}", successor.process.stderr());
+    assert!(failed.len() <= CALLERS, "each has one request under way: {failed:?}");
+    // Records are safe before the answer; an answer may have been on its way to who did not get it.
+    let (served, recorded) = (served + 1, recorded(&store));
+    assert!(
+        (served..=served + failed.len()).contains(&recorded),
+        "{served}, {recorded}, {failed:?}"
+    );
+    assert_eq!(emulator.stats().logins, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
