@@ -102,7 +102,7 @@ impl App {
         mut heritage: Heritage,
     ) -> Result<Self, Error> {
         // What may fail comes first, so that nobody logs in for nothing.
-        let rival = heritage.rival();
+        let rival = heritage.rival(config.server.drain_timeout);
         let Heritage { given, predecessor } = &mut heritage;
         let mut bound = Bound::new(&config.server.listen, config.server.workers, given)?;
         let mut handles = bound.handles();

@@ -18,6 +18,8 @@ use crate::{
 /// Who takes a place is ready within this time, or leaves it: a login may have to wait for a TOTP code
 /// that was not used yet.
 const READY: Duration = Duration::from_secs(90);
+/// When it has drained, a predecessor logs out, and ships its last records.
+const LEAVING: Duration = Duration::from_secs(30);
 /// How often it is looked whether something has happened.
 const LOOK: Duration = Duration::from_millis(50);
 /// Between two attempts.
@@ -33,8 +35,12 @@ pub struct Heritage {
 }
 
 impl Heritage {
-    pub(super) const fn rival(&self) -> Rival {
-        if self.predecessor.is_some() { Rival::Awaited } else { Rival::Refused }
+    /// What is to be made of another gateway that has the audit log, which drains for so long at most.
+    pub(super) fn rival(&self, drain: Duration) -> Rival {
+        match self.predecessor {
+            Some(_) => Rival::Awaited { within: READY + drain + LEAVING },
+            None => Rival::Refused,
+        }
     }
 }
 

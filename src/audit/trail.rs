@@ -31,10 +31,6 @@ use crate::{
 /// Whoever looks at the log of a gateway that has crashed needs no longer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A predecessor has left the store within this time, or something is wrong: it drains, logs out and
-/// ships.
-const SUCCESSION: Duration = Duration::from_secs(120);
-
 /// What to do about another gateway that has the store.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Rival {
@@ -42,7 +38,10 @@ pub enum Rival {
     Refused,
     /// It is our predecessor, and will leave the store to us. Until then records are safe in the
     /// journal, and have no place in the chain yet.
-    Awaited,
+    Awaited {
+        /// It has left within this time, or something is wrong.
+        within: Duration,
+    },
 }
 
 /// Where records go.
@@ -105,7 +104,11 @@ impl Trail {
         clock: &Clock,
         rival: Rival,
     ) -> Result<(Arc<Self>, Writer), OpenError> {
-        let is_awaited = rival == Rival::Awaited;
+        let awaited = match rival {
+            Rival::Refused => None,
+            Rival::Awaited { within } => Some(within),
+        };
+        let is_awaited = awaited.is_some();
         let folder = Folder::new(&config.store);
         let system = |source| OpenError::System { folder: folder.path().to_owned(), source };
         let patience = if is_awaited { Duration::ZERO } else { PATIENCE };
@@ -151,7 +154,7 @@ impl Trail {
             news: told,
             hurry: false,
             shipped: central.as_deref().map(Outlet::arrived),
-            patience: is_awaited.then(|| Instant::now() + SUCCESSION),
+            patience: awaited.map(|within| Instant::now() + within),
         };
         let writer = Writer::start(work, ledger).map_err(system)?;
         let clock = clock.clone();
