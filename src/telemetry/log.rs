@@ -1,7 +1,10 @@
 //! Log lines: pretty on a terminal, JSON otherwise, to standard error.
 
 use std::{
+    any::Any,
+    backtrace::{Backtrace, BacktraceStatus},
     io::{self, IsTerminal},
+    panic::{self, PanicHookInfo},
     sync::OnceLock,
 };
 
@@ -37,7 +40,28 @@ pub fn start(config: &Telemetry) {
         .try_init();
     if started.is_ok() {
         let _ = FILTER.set(handle);
+        panic::set_hook(Box::new(tell));
     }
+}
+
+/// Tells of a panic like of everything else: in a line of the log.
+fn tell(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    // Nothing unless `RUST_BACKTRACE` asks for it.
+    let trace = Backtrace::capture();
+    let trace = (trace.status() == BacktraceStatus::Captured).then(|| trace.to_string());
+    tracing::error!(
+        place = panic.location().map(ToString::to_string),
+        thread = thread.name(),
+        reason = reason(panic.payload()),
+        trace,
+        "panic: the gateway has made a mistake"
+    );
+}
+
+/// What a panic says, if that is in our source; what is put together may have anything in it.
+fn reason(payload: &dyn Any) -> Option<&'static str> {
+    payload.downcast_ref::<&'static str>().copied()
 }
 
 /// Logs what passes this filter from now on, as [`Telemetry::log`] has it.
@@ -53,4 +77,17 @@ pub fn set_filter(filter: &str) {
 /// callers, and the tickets of sessions.
 fn may_be_written(metadata: &Metadata<'_>) -> bool {
     *metadata.level() != Level::TRACE || !metadata.target().starts_with("rustls")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_was_put_together_is_told_of_a_panic() {
+        let secret = "hunter2";
+
+        assert_eq!(reason(&"the first one dies"), Some("the first one dies"));
+        assert_eq!(reason(&format!("no digit in {secret}")), None);
+    }
 }
