@@ -23,7 +23,9 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use process_support::{Gateway, Process, borrowed, emulator, environment_with, eventually, get};
+use process_support::{
+    Gateway, PATIENCE, Process, borrowed, emulator, environment_with, eventually, get,
+};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -336,11 +338,24 @@ async fn on_a_full_disk_nothing_happens_and_nothing_is_lost() {
     for _ in 0..20 {
         assert_eq!(status_of(&gateway).await, refused);
     }
+    // Nobody waits for the body of what is refused; so nothing can follow it, which is told.
+    let mut early = TcpStream::connect(gateway.address).await.expect("a connection");
+    let head = format!("POST {INSERT} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n");
+    early.write_all(head.as_bytes()).await.expect("somebody who reads");
+    let mut answer = String::new();
+    timeout(PATIENCE, early.read_to_string(&mut answer))
+        .await
+        .expect("its end")
+        .expect("an answer");
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.contains("connection: close"),
+        "{answer}"
+    );
     let forwarded = amove.stats().requests - before;
     assert!(forwarded <= 1, "{forwarded}");
     // Each is told once, and that it fails is told once.
     let told = |what: &str| gateway.process.stderr().matches(what).count();
-    eventually("it is told", async || told("\"audit-unavailable\"") == 20).await;
+    eventually("it is told", async || told("\"audit-unavailable\"") == 21).await;
     assert_eq!(told("the audit log cannot be written"), 1);
     assert_eq!(get(gateway.admin, "/readyz").await.status(), 503);
     assert!(!audit_state(&gateway).await["failure"].is_null());
@@ -360,7 +375,7 @@ async fn on_a_full_disk_nothing_happens_and_nothing_is_lost() {
     let records = records(&store);
     verified(&store);
     let refused = records.iter().filter(|it| it["status"] == 503 && it["outcome"] == "failed");
-    assert_eq!((refused.count(), records.len()), (20, 22));
+    assert_eq!((refused.count(), records.len()), (21, 23));
     assert!(records.iter().all(|record| record["phase"] == "outcome"));
 }
 

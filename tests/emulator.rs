@@ -1166,6 +1166,27 @@ async fn a_stalled_call_is_never_answered_and_holds_up_nobody() {
 }
 
 #[tokio::test]
+async fn a_stalled_call_is_not_answered_by_the_end_either() {
+    let amove = Amove::without_mfa().await;
+    let jwt = amove.login().await;
+    amove.emulator.inject(Fault::stall(1));
+    let url = amove.emulator.api_url();
+    let address = url.strip_prefix("http://").expect("no TLS");
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    let call = format!("GET {USERINFO} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {jwt}\r\n\r\n");
+    stream.write_all(call.as_bytes()).await.expect("somebody who reads");
+    while !amove.emulator.requests().iter().any(|seen| seen.target == USERINFO) {
+        tokio::task::yield_now().await;
+    }
+
+    amove.emulator.stop().await;
+
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert_eq!(String::from_utf8_lossy(&answer), "");
+}
+
+#[tokio::test]
 async fn an_answer_need_not_be_http() {
     let amove = Amove::start().await;
     let text = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";

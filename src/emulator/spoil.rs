@@ -32,7 +32,10 @@ pub(super) async fn before(
         Fault::Status { status, body, retry_after, .. } => {
             return Some(Ok(with_status(*status, body, *retry_after)));
         }
-        Fault::Stall { .. } => world.end.cancelled().await,
+        Fault::Stall { .. } => {
+            world.end.cancelled().await;
+            saboteur.order(Break::Reset);
+        }
         Fault::Reset { acted: false, .. } => saboteur.order(Break::Reset),
         Fault::Garbage { .. } => say("\u{7}\0this is not HTTP\r\n\r\n"),
         Fault::Raw { text, .. } => say(text),

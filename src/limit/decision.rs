@@ -98,10 +98,11 @@ impl Terms {
         self.interval.saturating_mul(self.burst.get())
     }
 
-    /// It was within the quota, of which so much remains.
+    /// It was within the quota, of which so much remains; what was heard of it and what was held of it
+    /// may be a moment apart, and together more than there is.
     #[inline]
     pub(super) fn granted(&self, remaining: u32) -> Decision {
-        Decision::Granted(self.at(remaining))
+        Decision::Granted(self.at(remaining.min(self.burst.get())))
     }
 
     /// It was not: so long has the next one to wait.

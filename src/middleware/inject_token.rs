@@ -81,9 +81,9 @@ impl InjectToken {
             Err(reason) => {
                 exchange.set_replay(reason);
                 // The session is no better for it: the next request is to find a new one.
-                Box::pin(self.sessions.renew(identity, &token)).await?;
+                let fresh = Box::pin(self.sessions.renew(identity, &token)).await?;
                 // Whether it helps is not found out here.
-                self.sessions.doubt(identity);
+                self.sessions.doubt(identity, &fresh);
                 return Err(not_replayed(reason));
             }
         };
@@ -95,7 +95,7 @@ impl InjectToken {
         if !exchange.token_was_denied() {
             return answer;
         }
-        self.sessions.doubt(identity);
+        self.sessions.doubt(identity, &fresh);
         Err(rejected())
     }
 

@@ -80,6 +80,11 @@ fn sent(answer: Response, open: Option<Open>) -> http::Response<Sending> {
     {
         open.switch(tunnel);
     }
+    if open.as_ref().is_some_and(Open::is_early) {
+        // What is left of the request is not read, so that nothing can follow it. Hyper says so
+        // itself, but not where the answer was there at once.
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     answer.map(|body| Sending::new(body, open))
 }
 

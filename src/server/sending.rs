@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use super::wire::Handle;
+use super::wire::{Handle, Phase};
 use crate::message::{Body, BoxError, Tunnel};
 
 /// An exchange that is under way on a connection, until its answer is sent or given up.
@@ -29,6 +29,11 @@ impl Open {
     /// `tunnel`.
     pub(super) fn switch(&self, tunnel: Tunnel) {
         self.handle.switch(tunnel);
+    }
+
+    /// Whether the request has not arrived to its end. In HTTP/2 that concerns nobody else.
+    pub(super) fn is_early(&self) -> bool {
+        self.handle.phase() == Phase::Body
     }
 
     fn offer(&mut self, offers: bool) {

@@ -194,11 +194,11 @@ impl Sessions {
         }
     }
 
-    /// The API has denied a fresh token as well, or nobody will find out whether a fresh one helps.
+    /// The API has denied a `fresh` token as well, or nobody has found out whether it helps.
     /// That does not go on for long: a route that denies every token must not cost a login each time.
-    pub fn doubt(&self, identity: usize) {
+    pub fn doubt(&self, identity: usize, fresh: &Token) {
         if let Some(Kept::Login(keeper)) = self.keepers.get(identity) {
-            keeper.doubt();
+            keeper.doubt(fresh);
         }
     }
 

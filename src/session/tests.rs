@@ -407,7 +407,7 @@ async fn a_route_that_refuses_every_token_does_not_cause_a_login_each_time() {
         match world.sessions.renew(0, &token).await {
             Ok(newer) => {
                 // The route refuses this one as well.
-                world.sessions.doubt(0);
+                world.sessions.doubt(0, &newer);
                 token = newer;
             }
             Err(error) => refused = Some(error),

@@ -88,7 +88,8 @@ struct Asked {
     wake: Notify,
     /// The latest generation whose token was denied since; 0: none.
     denied: AtomicU64,
-    doubts: AtomicU64,
+    /// The latest generation whose token was doubted since; 0: none.
+    doubted: AtomicU64,
     refreshes: AtomicU64,
     revocations: AtomicU64,
 }
@@ -199,9 +200,9 @@ impl Keeper {
         .await
     }
 
-    /// A fresh token was denied as well, or nobody will find out whether a fresh one helps.
-    pub(super) fn doubt(&self) {
-        self.asked.doubts.fetch_add(1, SeqCst);
+    /// This token was fresh and was denied as well, or nobody has found out whether it helps.
+    pub(super) fn doubt(&self, fresh: &Token) {
+        self.asked.doubted.fetch_max(fresh.generation(), SeqCst);
         self.asked.wake.notify_one();
     }
 

@@ -191,7 +191,8 @@ impl Run {
         let mut events = vec![Event::Tick];
         events.extend(self.follow());
         let asked = &self.keeper.asked;
-        events.extend((0..asked.doubts.swap(0, SeqCst).min(16)).map(|_| Event::Doubted));
+        let doubted = asked.doubted.swap(0, SeqCst);
+        events.extend((doubted > 0).then_some(Event::Doubted(doubted)));
         let latest = |seen: &mut u64, now: u64| (now > std::mem::replace(seen, now)).then_some(now);
         let denied = asked.denied.swap(0, SeqCst);
         events.extend((denied > 0).then_some(Event::Denied(denied)));

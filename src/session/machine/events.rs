@@ -37,7 +37,7 @@ impl Machine {
             Event::LoginFailed(failed) => self.login_failed(failed, at),
             Event::Written(outcome) => self.written(outcome, at),
             Event::Denied(generation) => self.denied(generation, at.now),
-            Event::Doubted => self.doubts = (self.doubts + 1).min(DENIALS + 1),
+            Event::Doubted(generation) => self.doubted(generation),
             Event::Refresh(ticket) => self.asked.refresh = Some(ticket),
             Event::Revoke(ticket) => self.asked.revoke = Some(ticket),
             Event::Shutdown => {
@@ -378,6 +378,14 @@ impl Machine {
         self.dead = Some(held.stored.id);
         self.asked.denied = true;
         self.actions.push(Action::Suspect);
+    }
+
+    /// More than can ever be paid for is not taken down.
+    fn doubted(&mut self, generation: u64) {
+        if generation > self.doubted {
+            self.doubted = generation;
+            self.doubts = (self.doubts + 1).min(DENIALS);
+        }
     }
 
     /// An operator has ended the session.

@@ -73,8 +73,9 @@ pub(super) enum Event {
     Written(Result<Put, Arc<str>>),
     /// The API has denied the token of this generation.
     Denied(u64),
-    /// The API has denied a token that was fresh, or nobody will find out whether a fresh one helps.
-    Doubted,
+    /// The API has denied the fresh token of this generation, or nobody has found out whether that one
+    /// helps.
+    Doubted(u64),
     /// An operator wants another session: the request of this number.
     Refresh(u64),
     /// An operator wants the session to end: the request of this number.
@@ -257,8 +258,10 @@ pub(super) struct Machine {
     retired_here: Vec<Uuid>,
     /// Sessions whose end is under way or done, although the entry may still name them.
     ended_here: Vec<Uuid>,
-    /// Logins for denied tokens that are still to be paid for.
+    /// Logins for denied tokens that are still to be paid for, and up to which generation that is
+    /// known: many requests doubt the same token.
     doubts: u32,
+    doubted: u64,
     /// No login for a denied token before this time.
     denials_held: Option<Timestamp>,
     /// Denials up to this generation have been looked at.
@@ -285,6 +288,7 @@ impl Machine {
             retired_here: Vec::new(),
             ended_here: Vec::new(),
             doubts: 0,
+            doubted: 0,
             denials_held: None,
             denials_seen: 0,
             actions: Vec::new(),

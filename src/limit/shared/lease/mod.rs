@@ -114,6 +114,8 @@ impl Lease {
     /// How long a request of that weight has to wait, if the store need not be asked for that.
     pub(super) fn refusal(&self, now: Instant, weight: u32) -> Option<Duration> {
         let told = self.told.filter(|told| now < told.at + BELIEVED)?;
+        // Whoever asks may have looked at the clock before the answer came.
+        let now = now.max(told.at);
         let wait = told.quota.wait(now, weight.saturating_sub(self.held));
         let wait = wait.max(told.rests_until.saturating_duration_since(now));
         (!wait.is_zero()).then_some(wait)

@@ -206,6 +206,19 @@ fn that_it_is_used_up_is_believed_for_a_while() {
 }
 
 #[test]
+fn an_answer_that_comes_after_the_look_at_the_clock_refuses_nothing() {
+    let (terms, before) = (terms(1000, 1000), Instant::now());
+    let mut lease = Lease::new(terms, before);
+    let order = lease.order(before, 1, Demand { all: 1, least: 1 }).expect("an order");
+    let answer = Answer { taken: order.wanted, ahead: Duration::from_millis(1), now: 1 };
+    let after = before + Duration::from_millis(5);
+    lease.answered(after, order, answer);
+    assert_eq!(lease.take(after, 1), Taken::Granted(999));
+
+    assert_eq!(lease.take(before, 1), Taken::Unknown);
+}
+
+#[test]
 fn weights_are_taken_whole_or_not_at_all() {
     let terms = terms(1, 10);
     let now = Instant::now();

@@ -280,7 +280,10 @@ impl Fleet {
                 let generation = self.members[at].machine.generation();
                 self.tell(at, Event::Denied(generation));
             }
-            Happening::Doubt(at) => self.tell(at, Event::Doubted),
+            Happening::Doubt(at) => {
+                let generation = self.members[at].machine.generation();
+                self.tell(at, Event::Doubted(generation));
+            }
             Happening::RevokeAll => self.open.clear(),
             Happening::StoreDown(down) => self.down = down,
             Happening::Full(full) => self.full = full,

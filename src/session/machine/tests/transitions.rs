@@ -280,7 +280,7 @@ fn fresh_tokens_that_are_denied_cost_a_few_logins_and_then_one_in_a_while() {
     let mut logins = 0;
     for _ in 0..20 {
         let generation = sample.machine.generation();
-        sample.machine.on(Event::Doubted, at(1.0));
+        sample.machine.on(Event::Doubted(generation), at(1.0));
         let done = sample.machine.on(Event::Denied(generation), at(1.0));
         if !words(&done).contains(&"claim") {
             continue;
@@ -298,6 +298,37 @@ fn fresh_tokens_that_are_denied_cost_a_few_logins_and_then_one_in_a_while() {
     let generation = sample.machine.generation();
     assert!(sample.machine.denials().1.is_some_and(|held| held > time(1.0)));
     sample.on(30.0, Event::Denied(generation), &["suspect", "claim"]);
+}
+
+#[test]
+fn however_many_requests_doubt_a_token_the_next_denial_is_paid_for() {
+    let mut sample = Sample::valid();
+    for generation in [1, 1, 1, 1, 1, 1, 1, 1, 1] {
+        sample.on(1.0, Event::Doubted(generation), &[]);
+    }
+    sample.on(2.0, Event::Denied(1), &["suspect", "claim"]);
+    let entry = sample.machine.entry.clone();
+
+    let done = sample.machine.on(Event::Granted(entry), at(2.0));
+
+    assert!(words(&done).contains(&"log in"));
+    assert!(sample.machine.denials().1.is_none());
+}
+
+#[test]
+fn whatever_was_doubted_there_is_a_login_in_the_end() {
+    let mut sample = Sample::valid();
+    // Tokens of others that came and went without a login of ours.
+    for generation in 1..50 {
+        sample.on(1.0, Event::Doubted(generation), &[]);
+    }
+    let log_in = |sample: &mut Sample, seconds| {
+        sample.machine.on(Event::Denied(1), at(seconds));
+        let entry = sample.machine.entry.clone();
+        words(&sample.machine.on(Event::Granted(entry), at(seconds))).contains(&"log in")
+    };
+
+    assert!(log_in(&mut sample, 2.0));
 }
 
 #[test]
