@@ -35,13 +35,16 @@ use super::{
 use crate::{
     clock::deadlines::Deadlines,
     config::{self, Http2},
-    message::{Body, Request, Response},
+    message::{Body, Request, Response, Spare},
 };
 
 /// How long the shared connection may be silent while answers are awaited, until it is asked
 /// whether it still lives, and how long it has for its answer: else every request would wait for a
 /// connection that is dead.
 const ALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
+
+/// How much of a body is kept while it is not known whether the API processes it.
+const ROOM: usize = 64 * 1024;
 
 /// The connections to one host.
 pub(super) struct Pool {
@@ -143,7 +146,7 @@ impl Pool {
                 }
                 Line::Shared(mut share) => {
                     self.address(&mut request);
-                    let spare = request.again();
+                    let spare = request.spare(ROOM);
                     match share.sender.try_send_request(request.into_inner()).await {
                         Ok(response) => {
                             let silence = goes_on(response.headers())
@@ -169,13 +172,7 @@ impl Pool {
 
     /// What the shared connection of this number refused to process can go elsewhere, if `spare`
     /// is left of it.
-    fn refused(
-        &self,
-        failed: Failed,
-        spare: Option<Request>,
-        number: u64,
-        refusals: usize,
-    ) -> Failed {
+    fn refused(&self, failed: Failed, spare: Spare, number: u64, refusals: usize) -> Failed {
         let Failed::Lost(Error::Broken(error)) = failed else { return failed };
         let Some(unprocessed) = Unprocessed::of(&error) else {
             return Failed::Lost(Error::Broken(error));
@@ -183,7 +180,7 @@ impl Pool {
         if unprocessed.ends_connection() {
             self.shared.retire(number, Ending::Peer);
         }
-        let spare = spare.filter(|_| unprocessed.may_repeat(refusals));
+        let spare = if unprocessed.may_repeat(refusals) { spare.take_back() } else { None };
         self.dialler.site.counts.unprocessed(spare.is_some());
         spare.map_or(Failed::Lost(Error::Unprocessed(error)), Failed::Unsent)
     }
