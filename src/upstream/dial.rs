@@ -78,7 +78,7 @@ impl Dialler {
         match outcome {
             Some(Ok((address, tcp))) => {
                 let life = Life::begin(&self.site, address);
-                return Ok((address, Socket { tcp, life }));
+                Ok((address, Socket { tcp, life }))
             }
             Some(Err(error)) => {
                 self.site.addresses.doubt();
