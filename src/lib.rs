@@ -57,6 +57,17 @@
 //!
 //! What workers share is read by reference: the token in force, the callers, the quotas.
 //!
+//! # Connections to the API
+//!
+//! ```text
+//! request ──▶ pool (of one worker) ──▶ one put aside, or the shared one: neither old nor elsewhere
+//!               └── none: dial ──▶ addresses ──▶ race ──▶ TLS ──▶ a life begins, which is counted
+//!                                  └── site (of all workers): looked up again, avoided for a while
+//! ```
+//!
+//! What a connection costs is paid when it is opened. A request compares the time and one number, which
+//! changes when the addresses of the name do.
+//!
 //! # Reload
 //!
 //! ```text

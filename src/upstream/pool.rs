@@ -14,9 +14,8 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, StatusCode, Uri, Version, header, uri::PathAndQuery};
-use hyper::{body::Incoming, client::conn::http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
+use hyper::body::Incoming;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
@@ -27,9 +26,9 @@ use super::{
     connection::{Connection, Failed, Multiplexed},
     counts::Ending,
     dial::{Dialler, Speaks},
-    shared::{Share, Slot},
+    shared::{Share, Slot, address},
     site::Site,
-    tls::{Stream, Tls, negotiated_http2, socket},
+    tls::{Stream, Tls, negotiated_http2},
     unprocessed::Unprocessed,
 };
 use crate::{
@@ -37,11 +36,6 @@ use crate::{
     config::{self, Http2},
     message::{Body, Request, Response, Spare},
 };
-
-/// How long the shared connection may be silent while answers are awaited, until it is asked
-/// whether it still lives, and how long it has for its answer: else every request would wait for a
-/// connection that is dead.
-const ALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
 
 /// How much of a body is kept while it is not known whether the API processes it.
 const ROOM: usize = 64 * 1024;
@@ -145,7 +139,7 @@ impl Pool {
                     }
                 }
                 Line::Shared(mut share) => {
-                    self.address(&mut request);
+                    address(&mut request, &self.dialler.site);
                     let spare = request.spare(ROOM);
                     match share.sender.try_send_request(request.into_inner()).await {
                         Ok(response) => {
@@ -181,7 +175,9 @@ impl Pool {
             self.shared.retire(number, Ending::Peer);
         }
         let spare = if unprocessed.may_repeat(refusals) { spare.take_back() } else { None };
-        self.dialler.site.counts.unprocessed(spare.is_some());
+        let (host, is_sent_again) = (&*self.dialler.site.authority, spare.is_some());
+        tracing::debug!(host, ?unprocessed, is_sent_again, "request was not processed");
+        self.dialler.site.counts.unprocessed(is_sent_again);
         spare.map_or(Failed::Lost(Error::Unprocessed(error)), Failed::Unsent)
     }
 
@@ -303,41 +299,7 @@ impl Pool {
             self.shared.empty();
             return self.begin_http1(stream).await;
         }
-        let life = Arc::clone(&socket(&stream).life);
-        let (sender, driver) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(ALIVE.0)
-            .keep_alive_timeout(ALIVE.1)
-            .max_header_list_size(64 * 1024)
-            .max_send_buf_size(64 * 1024)
-            .max_pending_accept_reset_streams(20)
-            .max_local_error_reset_streams(100)
-            .adaptive_window(true)
-            .handshake(TokioIo::new(stream))
-            .await?;
-        // Many exchanges share it, so none of them can drive it: it ends with its last sender.
-        tokio::spawn(driver);
-        Ok(Line::Shared(self.shared.put(sender, life)))
-    }
-
-    /// Puts scheme and authority into the URI, where HTTP/2 wants them.
-    fn address(&self, request: &mut Request) {
-        let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        parts.scheme = Some(if self.dialler.site.base.tls {
-            http::uri::Scheme::HTTPS
-        } else {
-            http::uri::Scheme::HTTP
-        });
-        parts.authority = self.dialler.site.authority.parse().ok();
-        parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
-        // Of whole and valid parts there is always a URI.
-        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-        let headers = request.headers_mut();
-        headers.remove(header::HOST);
-        headers.remove(header::TRANSFER_ENCODING);
-        // There a body goes up when there is a window for it.
-        headers.remove(header::EXPECT);
-        *request.version_mut() = Version::HTTP_2;
+        Ok(Line::Shared(self.shared.begin(stream).await?))
     }
 }
 

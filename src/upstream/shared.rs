@@ -5,11 +5,23 @@ use std::{
     time::Duration,
 };
 
-use hyper::client::conn::http2::SendRequest;
+use http::{Uri, Version, header, uri::PathAndQuery};
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::Instant;
 
-use super::{counts::Ending, life::Life};
-use crate::message::Body;
+use super::{
+    counts::Ending,
+    life::Life,
+    site::Site,
+    tls::{Stream, socket},
+};
+use crate::message::{Body, Request};
+
+/// How long the shared connection may be silent while answers are awaited, until it is asked
+/// whether it still lives, and how long it has for its answer: else every request would wait for a
+/// connection that is dead.
+const ALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
 
 /// How long an aged connection goes on, until it is tried again to replace it.
 const REPLACE_AGAIN: Duration = Duration::from_secs(10);
@@ -68,8 +80,27 @@ impl Slot {
         Some(Share { sender: shared.sender.clone(), number, wants_replacement })
     }
 
+    /// Begins to speak HTTP/2 on `stream`, and puts it in the place of what was there.
+    pub(super) async fn begin(&self, stream: Stream) -> Result<Share, hyper::Error> {
+        let life = Arc::clone(&socket(&stream).life);
+        let (sender, driver) = Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(ALIVE.0)
+            .keep_alive_timeout(ALIVE.1)
+            .max_header_list_size(64 * 1024)
+            .max_send_buf_size(64 * 1024)
+            .max_pending_accept_reset_streams(20)
+            .max_local_error_reset_streams(100)
+            .adaptive_window(true)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        // Many exchanges share it, so none of them can drive it: it ends with its last sender.
+        tokio::spawn(driver);
+        Ok(self.put(sender, life))
+    }
+
     /// Another connection: that before it ends with its last exchange.
-    pub(super) fn put(&self, sender: SendRequest<Body>, life: Arc<Life>) -> Share {
+    fn put(&self, sender: SendRequest<Body>, life: Arc<Life>) -> Share {
         let mut state = self.lock();
         state.number += 1;
         let share =
@@ -102,4 +133,21 @@ impl Slot {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Puts scheme and authority into the URI, where HTTP/2 wants them.
+pub(super) fn address(request: &mut Request, site: &Site) {
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme =
+        Some(if site.base.tls { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
+    parts.authority = site.authority.parse().ok();
+    parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+    // Of whole and valid parts there is always a URI.
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    let headers = request.headers_mut();
+    headers.remove(header::HOST);
+    headers.remove(header::TRANSFER_ENCODING);
+    // There a body goes up when there is a window for it.
+    headers.remove(header::EXPECT);
+    *request.version_mut() = Version::HTTP_2;
 }

@@ -1,3 +1,5 @@
+//! Whether names are looked up as often as they should, by a clock that the test turns.
+
 use std::{
     future::pending,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
