@@ -61,6 +61,17 @@
 //! they begin anew, a worker included, and the watchdog of a service manager is told of workers that
 //! hang.
 //!
+//! # Connections to the API
+//!
+//! ```text
+//! request ──▶ pool (of one worker) ──▶ one put aside, or the shared one: neither old nor elsewhere
+//!               └── none: dial ──▶ addresses ──▶ race ──▶ TLS ──▶ a life begins, which is counted
+//!                                  └── site (of all workers): looked up again, avoided for a while
+//! ```
+//!
+//! What a connection costs is paid when it is opened. A request compares the time and one number, which
+//! changes when the addresses of the name do.
+//!
 //! # From one process to the next
 //!
 //! ```text

@@ -21,7 +21,7 @@ use crate::{
     policy::Policy,
     retry::Retries,
     session::Sessions,
-    upstream::Upstream,
+    upstream::{Sites, Upstream},
 };
 
 /// What all workers share. A reload makes another one of it: [`Shared::under`] says of each part
@@ -44,6 +44,8 @@ pub struct Shared {
     pub retries: Arc<Retries>,
     /// What signs us in.
     pub sessions: Arc<Sessions>,
+    /// The API's hosts, and how the connections to them fare.
+    pub sites: Sites,
     /// What time it is.
     pub clock: Clock,
 }
@@ -83,6 +85,7 @@ impl Shared {
             circuits: Arc::new(circuits),                   // how hosts are that stay, and what was counted
             retries: Arc::clone(&self.retries),             // what was counted
             sessions,                                       // those of users that stay
+            sites: upstream.sites().clone(),                // what was counted, and addresses of hosts that stay
             clock: self.clock.clone(),                      // the time
         })
     }

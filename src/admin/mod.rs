@@ -26,6 +26,7 @@ mod desk;
 mod guard;
 mod held_back;
 mod metrics;
+mod network;
 mod orders;
 mod reload;
 mod reply;

@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{ReloadState, Reloads};
+use super::{
+    ReloadState, Reloads,
+    network::{self, Network},
+};
 use crate::{
     audit,
     circuit::{Circuits, Standing},
@@ -73,6 +76,9 @@ pub struct Report {
     /// How the circuit to each host stands.
     #[serde(default)]
     pub circuits: Vec<Circuit>,
+    /// How the connections to each host stand.
+    #[serde(default)]
+    pub upstream: Vec<Network>,
     /// How the audit log fares.
     pub audit: audit::State,
     /// What came of reloads, if the configuration can be read again.
@@ -141,6 +147,7 @@ impl Status {
             limits: limits(&shared.limiter),
             pauses: paused(&shared.pauses, &identities, now),
             circuits: circuits(&shared.circuits, now),
+            upstream: network::report(&shared.sites, now),
             identities,
             quota_store: shared.limiter.store(),
             audit,

@@ -141,6 +141,7 @@ impl App {
             retries: Arc::default(),
             circuits: Arc::new(Circuits::new(&config.upstream)),
             sessions,
+            sites: upstream.sites().clone(),
             clock: clock.clone(),
         };
         let own = || Own { scribe: trail.scribe(), upstream: upstream.sibling() };

@@ -149,6 +149,8 @@ pub struct Upstream {
     pub response_timeout: Duration,
     /// Over all workers, towards each host.
     pub max_connections: usize,
+    /// After which age a connection takes no other request; `None`: at any age it does.
+    pub max_connection_age: Option<Duration>,
     /// How many repeats there may be for each read, on average; 0: none.
     pub retry_budget: f64,
     /// Failures in a row that open the circuit; 0: nothing does.

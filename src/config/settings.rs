@@ -80,6 +80,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("upstream.connect_timeout", Kind::Duration),
     setting("upstream.response_timeout", Kind::Duration),
     setting("upstream.max_connections", Kind::Count),
+    setting("upstream.max_connection_age", Kind::Duration),
     setting("upstream.retry_budget", Kind::Share),
     setting("upstream.breaker_failures", Kind::Count),
     setting("upstream.breaker_cooldown", Kind::Duration),

@@ -19,7 +19,7 @@ use crate::{
     message::{BoxError, Malformed, Request, TooLarge},
     pause::Wish,
     problem::{Kind, Problem},
-    upstream::{self, Upstream},
+    upstream::{self, Step, Upstream},
 };
 
 /// The member of a problem that names the time that was over.
@@ -171,8 +171,26 @@ impl From<upstream::Error> for Problem {
             Error::RequestBody(error) => return body_broke_off(error.into()),
             Error::ConnectTimeout { step, .. } => Self::new(Kind::UpstreamTimeout, unreachable)
                 .member(TIMEOUT, step.name())
-                .proxy_error("connection_timeout")
+                .proxy_error(if step == Step::Lookup {
+                    "dns_timeout"
+                } else {
+                    "connection_timeout"
+                })
                 .retry_after(Duration::from_secs(5)),
+            Error::Lookup { ref host, .. } => {
+                let detail = format!(
+                    "The name {host} cannot be resolved; the request did not leave the gateway."
+                );
+                Self::new(Kind::UpstreamUnreachable, detail)
+                    .proxy_error("dns_error")
+                    .retry_after(Duration::from_secs(5))
+            }
+            Error::Unprocessed(_) => Self::new(
+                Kind::UpstreamUnreachable,
+                "Amove did not process the request; nothing of it took effect.",
+            )
+            .proxy_error("connection_terminated")
+            .retry_after(Duration::from_secs(1)),
             Error::Roots(_) => Self::new(Kind::UpstreamUnreachable, unreachable)
                 .retry_after(Duration::from_secs(5)),
             Error::Connect { ref source, .. } => Self::new(Kind::UpstreamUnreachable, unreachable)

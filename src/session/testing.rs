@@ -404,6 +404,7 @@ fn upstream(port: u16) -> config::Upstream {
         connect_timeout: Duration::from_secs(5),
         response_timeout: Duration::from_secs(60),
         max_connections: 16,
+        max_connection_age: None,
         retry_budget: 0.0,
         breaker_failures: 0,
         breaker_cooldown: Duration::from_secs(5),

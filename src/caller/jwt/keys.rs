@@ -68,6 +68,7 @@ impl Source {
                 connect_timeout: PATIENCE,
                 response_timeout: PATIENCE,
                 max_connections: 1,
+                max_connection_age: None,
                 retry_budget: 0.0,
                 breaker_failures: 0,
                 breaker_cooldown: Duration::from_secs(5),

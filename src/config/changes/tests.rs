@@ -71,6 +71,7 @@ const CASES: &[Case] = &[
     case("upstream.connect_timeout", MAIN, ["\"1s\"", "\"2s\""]),
     case("upstream.response_timeout", MAIN, ["\"1s\"", "\"2s\""]),
     case("upstream.max_connections", MAIN, ["3", "5"]),
+    case("upstream.max_connection_age", MAIN, ["\"0s\"", "\"2m\""]),
     case("upstream.retry_budget", MAIN, ["0.1", "0"]),
     case("upstream.breaker_failures", MAIN, ["3", "0"]),
     case("upstream.breaker_cooldown", MAIN, ["\"1s\"", "\"2s\""]),
