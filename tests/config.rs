@@ -772,6 +772,18 @@ fn what_tells_one_caller_from_another_belongs_to_one() {
 }
 
 #[test]
+fn a_certificate_name_is_kept_without_its_case_and_a_uri_with_it() {
+    let san = |san: &str| {
+        let loaded = loaded(&format!("{IDENTITY}[callers.a]\nsan = \"{san}\"\n"), &[]);
+        loaded.config.callers[0].san.clone().expect("a name").into_string()
+    };
+
+    assert_eq!(san("A.Test"), "a.test");
+    assert_eq!(san("Media@Corp.Test"), "media@corp.test");
+    assert_eq!(san("spiffe://corp.test/Media"), "spiffe://corp.test/Media");
+}
+
+#[test]
 fn tokens_of_an_issuer_need_an_issuer_an_audience_and_keys() {
     let caller = format!("{IDENTITY}[callers.a]\njwt_subject = \"x\"\n");
     let whole = "[caller_jwt]\nissuer = \"i\"\naudience = \"a\"\n";
