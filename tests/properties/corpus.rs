@@ -74,7 +74,8 @@ pub(crate) fn check<S: Strategy>(
         cases,
         failure_persistence: None,
         max_shrink_iters: 4096,
-        max_global_rejects: cases.saturating_mul(16),
+        max_global_rejects: cases.saturating_mul(64).max(1024),
+        max_local_rejects: cases.saturating_mul(64).max(65_536),
         ..default
     };
     if let Err(error) = TestRunner::new(config).run(strategy, property) {

@@ -59,9 +59,12 @@ fn forwarded(method: &str, path: &str) -> Option<Forwarded> {
     Some(Forwarded { path, route: exchange.destination().expect("a destination").route })
 }
 
+/// Makes another path of a path.
+type Reader = fn(&str) -> String;
+
 /// What somebody between us and the API, or another server in its place, may make of a path before
 /// it is read as documented.
-const READERS: [(&str, fn(&str) -> String); 9] = [
+const READERS: [(&str, Reader); 9] = [
     ("as documented", str::to_owned),
     ("escaped slashes are slashes", |path| path.replace("%2f", "/").replace("%2F", "/")),
     ("backslashes are slashes", |path| {

@@ -7,6 +7,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
 mod aspnet;
+mod certificates;
 mod configuration;
 mod corpus;
 mod differential;

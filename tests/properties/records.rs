@@ -151,7 +151,7 @@ fn records() -> impl Strategy<Value = Owned> {
     let effect = prop::option::of(prop::sample::select(vec!["read", "write", "session"]));
     let number = || prop_oneof![Just(0), Just(u64::MAX), 0_u64..1000, any::<u64>()];
     let status = || prop::option::of(any::<u16>());
-    let outcome = prop::sample::select(Outcome::WORDS.to_vec()).prop_map(|word| Outcome::of(word));
+    let outcome = prop::sample::select(Outcome::WORDS.to_vec()).prop_map(Outcome::of);
     let replay = prop::option::of(prop::sample::select(Replay::WORDS.to_vec()))
         .prop_map(|word| word.and_then(Replay::of));
     let phase =
