@@ -22,7 +22,7 @@
 //!    │  retry          repeats what is safe to repeat            │
 //!    │  breaker        leaves a failing API alone                │
 //!    │  normalise      turns a 499 into an honest problem        │
-//!    │  forward        one attempt, within its time              │
+//!    │  forward        one attempt, in its turn, within its time │
 //!    └──────────┬─────────────────────────────────────────▲──────┘
 //!               ▼                                         │
 //!             the Amove API, or the emulator
@@ -36,7 +36,7 @@
 //!
 //! | floor | modules | |
 //! |---|---|---|
-//! | ground | [`amove`] [`clock`] [`config`] [`gather`] [`message`], then [`circuit`] [`mod@redis`] [`telemetry`] [`upstream`] | know nothing of what is above |
+//! | ground | [`amove`] [`clock`] [`config`] [`gather`] [`message`], then [`circuit`] [`mod@redis`] [`slots`] [`telemetry`], then [`upstream`] | know nothing of what is above |
 //! | domains | [`audit`] [`caller`] [`limit`] [`pause`] [`policy`] [`retry`] [`session`] | decide; know neither layers nor problems |
 //! | way | [`problem`] [`exchange`] [`middleware`] [`stack`] | translate decisions into HTTP |
 //! | edges | [`server`] [`admin`] | callers come in here, operators there |
@@ -146,6 +146,7 @@ pub mod redis;
 pub mod retry;
 pub mod server;
 pub mod session;
+pub mod slots;
 pub mod stack;
 pub mod telemetry;
 pub mod upstream;

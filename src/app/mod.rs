@@ -25,6 +25,7 @@ use crate::{
     policy::Policy,
     server::{BindError, Bound, Server, Tls},
     session::{self, Sessions},
+    slots::Slots,
     stack::{Own, Shared, stack},
     upstream::{self, Upstream},
 };
@@ -116,7 +117,7 @@ impl App {
             desks.push((listener(&listen).await?, scope));
         }
         // The workers share the connections, and the sessions have a few of their own.
-        let upstream = Upstream::new(&config.upstream, config.server.workers)?;
+        let upstream = Upstream::new(&config.upstream)?;
         let limiter = Arc::new(Limiter::new(config, Handle::current())?);
         let (trail, writer) = Trail::open(&config.audit, &clock)?;
         let sessions = Sessions::new(
@@ -135,6 +136,7 @@ impl App {
             pauses: Arc::default(),
             retries: Arc::default(),
             circuits: Arc::new(Circuits::new(&config.upstream)),
+            slots: Arc::new(Slots::new(&config.upstream)),
             sessions,
             clock: clock.clone(),
         };

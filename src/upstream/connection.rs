@@ -14,11 +14,11 @@ use hyper::{
     client::conn::{TrySendError, http1},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     Error,
-    pool::{Pool, goes_on},
+    pool::{Counted, Pool, goes_on},
     quiet::Quiet,
     switched::{Switched, switches_to_websocket},
     tls::Stream,
@@ -27,6 +27,7 @@ use crate::{
     clock::deadlines::Silence,
     gather::Gathered,
     message::{Body, Drive, Driven, Request, Response, Wanted},
+    slots::Slot,
 };
 
 /// What an attempt on one connection ended with, if not with a response.
@@ -66,12 +67,17 @@ pub(super) struct Connection {
     /// When it was last put aside.
     pub(super) idle_since: Instant,
     /// Where it belongs, and its right to be in use.
-    lease: Option<(Weak<Pool>, OwnedSemaphorePermit)>,
+    lease: Option<(Weak<Pool>, Option<Slot>)>,
+    counted: Counted,
 }
 
 impl Connection {
     /// Begins to speak HTTP/1.1 on `stream`.
-    pub(super) async fn begin(stream: Stream, silence: Silence) -> Result<Box<Self>, hyper::Error> {
+    pub(super) async fn begin(
+        stream: Stream,
+        silence: Silence,
+        counted: Counted,
+    ) -> Result<Box<Self>, hyper::Error> {
         let (sender, driver) =
             http1::Builder::new().handshake(TokioIo::new(Gathered(stream))).await?;
         let (quiet, idle_since) = (Quiet::new(), Instant::now());
@@ -84,6 +90,7 @@ impl Connection {
             goes_on: true,
             idle_since,
             lease: None,
+            counted,
         }))
     }
 
@@ -120,9 +127,9 @@ impl Connection {
         mut self: Box<Self>,
         response: http::Response<Incoming>,
         pool: Weak<Pool>,
-        permit: OwnedSemaphorePermit,
+        slot: Option<Slot>,
     ) -> Response {
-        self.lease = Some((pool, permit));
+        self.lease = Some((pool, slot));
         if response.body().is_end_stream() {
             // Nobody reads a body that is empty, so nobody would notice its end.
             Box::into_pin(self).release();
@@ -137,7 +144,7 @@ impl Connection {
     pub(super) async fn switch(
         mut self: Box<Self>,
         response: http::Response<Incoming>,
-        permit: OwnedSemaphorePermit,
+        slot: Option<Slot>,
     ) -> Result<Response, Error> {
         if !switches_to_websocket(response.headers()) {
             return Err(Error::Ambiguous("it switches to another protocol than was asked for"));
@@ -146,9 +153,9 @@ impl Connection {
         if poll_fn(|cx| Poll::Ready(self.driver.poll_without_shutdown(cx))).await.is_pending() {
             return Err(Error::Ambiguous("it switches protocols within the request"));
         }
-        let Self { driver, .. } = *self;
+        let Self { driver, counted, .. } = *self;
         let parts = driver.into_parts();
-        let far = Switched::new(parts.io.into_inner().0, parts.read_buf, permit);
+        let far = Switched::new(parts.io.into_inner().0, parts.read_buf, (slot, counted));
         Ok(response.map(|_| Body::switched(Box::new(far))).into())
     }
 }
@@ -185,7 +192,7 @@ impl Drive for Connection {
         if connection.sends_body && !connection.is_alive(&mut Context::from_waker(Waker::noop())) {
             return;
         }
-        if let Some((pool, _permit)) = connection.lease.take()
+        if let Some((pool, _slot)) = connection.lease.take()
             && let Some(pool) = pool.upgrade()
         {
             pool.put_aside(connection);
@@ -206,7 +213,7 @@ fn is_too_long(silence: &mut Silence, is_silent: bool, cx: &Context<'_>) -> bool
 pub(super) struct Multiplexed {
     /// How long the answer says nothing, if that matters.
     pub(super) silence: Option<Silence>,
-    pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) _slot: Option<Slot>,
 }
 
 impl Drive for Multiplexed {

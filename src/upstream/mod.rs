@@ -8,6 +8,7 @@ pub use crate::amove::host::Host;
 use crate::{
     config,
     message::{BoxError, Request, Response},
+    slots::Slot,
 };
 
 pub mod auth;
@@ -31,24 +32,21 @@ pub struct Upstream {
 impl Upstream {
     /// Prepares the way that `config` describes; connects when it is first used.
     ///
-    /// `sharers` is how many of these there will be: each has its share of
-    /// `upstream.max_connections`.
-    ///
     /// # Errors
     ///
     /// [`Error::Roots`] when `upstream.ca_file` or the system's trust roots cannot be used.
-    pub fn new(config: &config::Upstream, sharers: usize) -> Result<Self, Error> {
+    pub fn new(config: &config::Upstream) -> Result<Self, Error> {
         let tls = tls::Tls::new(config).map_err(Error::Roots)?;
         Ok(Self {
-            api: Arc::new(Pool::new(config, &config.api_url, tls.clone(), sharers)),
-            auth: Arc::new(Pool::new(config, &config.auth_url, tls, sharers)),
+            api: Pool::new(config, &config.api_url, tls.clone()),
+            auth: Pool::new(config, &config.auth_url, tls),
         })
     }
 
     /// The same way with connections of its own: each worker has one.
     #[must_use]
     pub fn sibling(&self) -> Self {
-        Self { api: Arc::new(self.api.sibling()), auth: Arc::new(self.auth.sibling()) }
+        Self { api: self.api.sibling(), auth: self.auth.sibling() }
     }
 
     /// Sends `request`, whose URI is in origin form, to `host` and waits for the response's head.
@@ -61,11 +59,25 @@ impl Upstream {
     ///
     /// See [`Error`].
     pub async fn send(&self, host: Host, request: Request) -> Result<Response, Error> {
+        self.send_in(host, request, None).await
+    }
+
+    /// The same, in a slot that is held until the last byte of the response has come.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn send_in(
+        &self,
+        host: Host,
+        request: Request,
+        slot: Option<Slot>,
+    ) -> Result<Response, Error> {
         let pool = match host {
             Host::Api => &self.api,
             Host::Auth => &self.auth,
         };
-        let response = pool.send(request).await?;
+        let response = pool.send(request, slot).await?;
         unambiguous(&response)?;
         Ok(response)
     }
@@ -94,14 +106,6 @@ pub enum Error {
         within: Duration,
         /// What took too long.
         step: Step,
-    },
-    /// All connections that `upstream.max_connections` allows stayed in use.
-    #[error("all {limit} connections to {host} stayed in use")]
-    Exhausted {
-        /// Host and port.
-        host: Arc<str>,
-        /// This worker's share of `upstream.max_connections`.
-        limit: usize,
     },
     /// The connection ended before there was a response, or what came was not HTTP.
     #[error("the API broke the connection off")]

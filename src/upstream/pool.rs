@@ -8,8 +8,8 @@ use std::{
     future::poll_fn,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::Poll,
     time::Duration,
@@ -20,19 +20,19 @@ use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     net::TcpStream,
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
 
 use super::{
     Error, Step, UNASKED,
     connection::{Connection, Failed, Multiplexed},
-    tls::{Tls, negotiated_http2},
+    tls::{Stream, Tls, negotiated_http2},
 };
 use crate::{
     clock::deadlines::Deadlines,
     config::{self, Http2},
     message::{Body, Request, Response},
+    slots::Slot,
 };
 
 /// How long an unused connection is kept: shorter than servers wait before they hang up.
@@ -55,9 +55,8 @@ pub(super) struct Pool {
     patience: Duration,
     deadlines: Deadlines,
     tls: Tls,
-    limit: usize,
-    /// A permit for each exchange under way: more connections are never needed.
-    free: Arc<Semaphore>,
+    /// What the workers' pools for the same host know of each other.
+    peers: Arc<Peers>,
     /// Last in, first out: what is not needed grows old and is closed.
     #[expect(
         clippy::vec_box,
@@ -78,14 +77,9 @@ enum Line {
 }
 
 impl Pool {
-    pub(super) fn new(
-        config: &config::Upstream,
-        base: &config::BaseUrl,
-        tls: Tls,
-        sharers: usize,
-    ) -> Self {
+    pub(super) fn new(config: &config::Upstream, base: &config::BaseUrl, tls: Tls) -> Arc<Self> {
         let authority = authority(base);
-        let limit = config.max_connections.div_ceil(sharers.max(1)).max(1);
+        let peers = Arc::new(Peers::new(config.max_connections));
         Self {
             base: base.clone(),
             host_header: HeaderValue::from_str(&authority).ok(),
@@ -95,17 +89,17 @@ impl Pool {
             patience: config.response_timeout,
             deadlines: Deadlines::default(),
             tls,
-            limit,
-            free: Arc::new(Semaphore::new(limit)),
+            peers,
             idle: Mutex::default(),
             shared: Mutex::default(),
             dialling: tokio::sync::Mutex::default(),
             speaks_http2: AtomicBool::new(!base.tls && config.http2 == Http2::Always),
         }
+        .join()
     }
 
     /// A pool for the same host without any connection yet.
-    pub(super) fn sibling(&self) -> Self {
+    pub(super) fn sibling(&self) -> Arc<Self> {
         Self {
             base: self.base.clone(),
             authority: Arc::clone(&self.authority),
@@ -115,18 +109,31 @@ impl Pool {
             patience: self.patience,
             deadlines: Deadlines::default(),
             tls: self.tls.clone(),
-            limit: self.limit,
-            free: Arc::new(Semaphore::new(self.limit)),
+            peers: Arc::clone(&self.peers),
             idle: Mutex::default(),
             shared: Mutex::default(),
             dialling: tokio::sync::Mutex::default(),
             speaks_http2: AtomicBool::new(self.speaks_http2.load(Ordering::Relaxed)),
         }
+        .join()
+    }
+
+    /// Lets the others know of it.
+    fn join(self) -> Arc<Self> {
+        let pool = Arc::new(self);
+        let mut pools = lock(&pool.peers.pools);
+        pools.retain(|other| other.strong_count() > 0);
+        pools.push(Arc::downgrade(&pool));
+        drop(pools);
+        pool
     }
 
     /// See [`super::Upstream::send`].
-    pub(super) async fn send(self: &Arc<Self>, mut request: Request) -> Result<Response, Error> {
-        let permit = self.permit().await?;
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        mut request: Request,
+        slot: Option<Slot>,
+    ) -> Result<Response, Error> {
         if let Some(host) = &self.host_header {
             request.headers_mut().insert(header::HOST, host.clone());
         }
@@ -138,12 +145,12 @@ impl Pool {
                     *request.version_mut() = Version::HTTP_11;
                     match connection.exchange(request).await {
                         Ok((response, connection)) if switches && is_switch(&response) => {
-                            return connection.switch(response, permit).await;
+                            return connection.switch(response, slot).await;
                         }
                         // Nobody knows what follows, so it is not put aside.
                         Ok((response, _)) if is_switch(&response) => return Err(UNASKED),
                         Ok((response, connection)) => {
-                            return Ok(connection.deliver(response, Arc::downgrade(self), permit));
+                            return Ok(connection.deliver(response, Arc::downgrade(self), slot));
                         }
                         Err(failed) => failed,
                     }
@@ -154,7 +161,7 @@ impl Pool {
                         Ok(response) => {
                             let silence = goes_on(response.headers())
                                 .then(|| self.deadlines.silence(self.patience));
-                            let lease = Box::pin(Multiplexed { _permit: permit, silence });
+                            let lease = Box::pin(Multiplexed { _slot: slot, silence });
                             return Ok(response.map(|body| Body::driven(body, lease)).into());
                         }
                         Err(error) => error.into(),
@@ -186,18 +193,6 @@ impl Pool {
             }
         }
         idle.push(connection);
-    }
-
-    /// Waits for its turn while all connections are in use.
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
-        if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
-            return Ok(permit);
-        }
-        let waiting = timeout(self.connect_timeout, Arc::clone(&self.free).acquire_owned());
-        match Box::pin(waiting).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(Error::Exhausted { host: Arc::clone(&self.authority), limit: self.limit }),
-        }
     }
 
     /// A connection that lives: one put aside, the shared one, or a new one. What is seldom done is
@@ -282,8 +277,13 @@ impl Pool {
         let failed = |source| Error::Connect { host: Arc::clone(&self.authority), source };
         let tcp = self.connect_tcp(is_there).await.map_err(failed)?;
         let stream = self.tls.wrap_http1(&self.base, tcp).await.map_err(failed)?;
+        self.begin(stream).await
+    }
+
+    /// A connection that one request at a time has for itself.
+    async fn begin(&self, stream: Stream) -> Result<Line, Error> {
         let silence = self.deadlines.silence(self.patience);
-        Ok(Line::Own(Connection::begin(stream, silence).await?))
+        Ok(Line::Own(Connection::begin(stream, silence, Peers::count(&self.peers)).await?))
     }
 
     async fn connect(&self, is_there: &AtomicBool) -> Result<Line, Error> {
@@ -293,8 +293,7 @@ impl Pool {
         let http2 = negotiated_http2(&stream).unwrap_or(self.http2 == Http2::Always);
         self.speaks_http2.store(http2, Ordering::Relaxed);
         if !http2 {
-            let silence = self.deadlines.silence(self.patience);
-            return Ok(Line::Own(Connection::begin(stream, silence).await?));
+            return self.begin(stream).await;
         }
         let (sender, driver) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -328,6 +327,44 @@ impl Pool {
         // There a body goes up when there is a window for it.
         headers.remove(header::EXPECT);
         *request.version_mut() = Version::HTTP_2;
+    }
+}
+
+/// What the pools for one host know of each other.
+pub(super) struct Peers {
+    /// More connections than this are not kept open.
+    limit: usize,
+    open: AtomicUsize,
+    pools: Mutex<Vec<Weak<Pool>>>,
+}
+
+/// One connection, as long as it is open.
+pub(super) struct Counted(Arc<Peers>);
+
+impl Peers {
+    fn new(limit: usize) -> Self {
+        Self { limit, open: AtomicUsize::new(0), pools: Mutex::default() }
+    }
+
+    /// Counts one connection more. Where that is one too many, another worker has put one aside that
+    /// it does not need: there are never more in use.
+    fn count(peers: &Arc<Self>) -> Counted {
+        if peers.open.fetch_add(1, Ordering::Relaxed) >= peers.limit {
+            let pools = lock(&peers.pools).clone();
+            let mut pools = pools.iter().filter_map(Weak::upgrade);
+            let oldest = pools.find_map(|pool| {
+                let mut idle = lock(&pool.idle);
+                (!idle.is_empty()).then(|| idle.remove(0))
+            });
+            drop(oldest);
+        }
+        Counted(Arc::clone(peers))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

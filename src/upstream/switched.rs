@@ -13,10 +13,10 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
 };
 
-use super::tls::Stream;
+use super::{pool::Counted, tls::Stream};
+use crate::slots::Slot;
 
 /// After how much silence the system asks whether the other side is still there.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -27,17 +27,17 @@ const AGAIN: Duration = Duration::from_secs(15);
 pub(super) struct Switched {
     stream: Stream,
     ahead: Bytes,
-    _permit: OwnedSemaphorePermit,
+    _held: (Option<Slot>, Counted),
 }
 
 impl Switched {
     /// Behind the head that has switched came `ahead`.
-    pub(super) fn new(stream: Stream, ahead: Bytes, permit: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(stream: Stream, ahead: Bytes, held: (Option<Slot>, Counted)) -> Self {
         let asks = TcpKeepalive::new().with_time(SILENCE).with_interval(AGAIN);
         if let Err(error) = SockRef::from(tcp(&stream)).set_tcp_keepalive(&asks) {
             tracing::debug!(error = error.to_string(), "no keep-alive for a tunnel");
         }
-        Self { stream, ahead, _permit: permit }
+        Self { stream, ahead, _held: held }
     }
 }
 
