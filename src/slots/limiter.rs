@@ -31,7 +31,7 @@ const MOST: f32 = 3.0;
 /// After so much evidence that there are far too many, nobody waits for more.
 const ALARM: f32 = 3.0;
 /// The first requests of a route say what it usually takes, and nothing else.
-const FIRST: u16 = 4;
+const FIRST: u16 = 8;
 /// How many requests it takes to change what is usual.
 const MEMORY: u16 = 64;
 /// How often it is found out anew what is usual, while all slots are in use.
@@ -51,6 +51,10 @@ pub(super) struct Limiter {
     /// How long the last ones took, and how much longer than usual that was.
     latest: Duration,
     lately: f32,
+    /// When that was seen.
+    heard: Instant,
+    /// How far requests are from what is usual, of whatever route.
+    spread: f32,
     window: Window,
     /// What began before says how it was under another limit.
     changed: Instant,
@@ -65,6 +69,8 @@ pub(super) struct Limiter {
 #[derive(Clone, Copy, Debug, Default)]
 struct Usual {
     level: f32,
+    /// How far from that they are.
+    spread: f32,
     seen: u16,
 }
 
@@ -113,6 +119,8 @@ impl Limiter {
             typical: None,
             latest: Duration::ZERO,
             lately: 0.0,
+            heard: now,
+            spread: 0.0,
             window: Window::default(),
             changed: now,
             pressed: now,
@@ -151,13 +159,18 @@ impl Limiter {
     pub(super) fn waits(&mut self, now: Instant, ceiling: f32) {
         if let Some(moment) = self.moment {
             if now >= moment.until {
-                // Too little has been seen: it is taken for what it looked like.
-                self.end_moment(moment, None, now, ceiling);
+                // Where too little has been seen, it is taken for what it looked like.
+                let seen = (self.window.answered >= 4).then(|| self.window.mean());
+                self.end_moment(moment, seen, now, ceiling);
             }
-        } else if !self.is_congested
-            && self.lately < SLIGHT
-            && now.duration_since(self.pressed) >= self.step()
-        {
+            return;
+        }
+        if now.duration_since(self.heard) > self.step() * 2 {
+            // Nothing is answered at the moment, so this says less and less.
+            (self.heard, self.lately) = (now, self.lately / 2.0);
+        }
+        let is_well = !self.is_congested && self.lately < SLIGHT + self.spread;
+        if is_well && now.duration_since(self.pressed) >= self.step() {
             self.pressed = now;
             self.limit = (self.limit * 2.0).min(ceiling);
         }
@@ -170,13 +183,13 @@ impl Limiter {
     }
 
     /// Takes note of a request, and draws its conclusions.
-    pub(super) fn see(&mut self, seen: Seen, now: Instant, ceiling: f32) {
+    pub(super) fn see(&mut self, seen: Seen, somebody_waits: bool, now: Instant, ceiling: f32) {
         let is_old = seen.began < self.changed;
         match seen.took {
             Some(took) => {
                 let Some(excess) = self.compare(&seen, took) else { return };
                 self.lately += (excess - self.lately) / 4.0;
-                self.latest = took;
+                (self.latest, self.heard) = (took, now);
                 if is_old {
                     return;
                 }
@@ -189,7 +202,7 @@ impl Limiter {
         self.window.bound += u16::from(seen.is_bound);
         self.window.most = self.window.most.max(seen.under_way);
         if self.window.total() >= self.enough() || self.is_alarming() {
-            self.conclude(now, ceiling);
+            self.conclude(somebody_waits, now, ceiling);
         }
     }
 
@@ -206,10 +219,16 @@ impl Limiter {
         }
         if learns || !is_known {
             usual.seen = (usual.seen + 1).min(MEMORY);
+            if usual.seen == 1 {
+                usual.level = level;
+                excess = 0.0;
+            }
             usual.level += excess / f32::from(usual.seen);
+            usual.spread += (excess.abs() - usual.spread) / f32::from(usual.seen);
         }
         let typical = self.typical.get_or_insert(usual.level);
         *typical += (usual.level - *typical) / f32::from(MEMORY / 2);
+        self.spread += (usual.spread - self.spread) / f32::from(MEMORY / 2);
         is_known.then_some(excess)
     }
 
@@ -224,13 +243,18 @@ impl Limiter {
     /// Whether it is clear already that there are far too many.
     fn is_alarming(&self) -> bool {
         let Window { excess, answered, .. } = self.window;
-        let tolerated = f32::from(answered) * (GOAL + SLIGHT);
-        self.moment.is_none() && answered >= 3 && excess - tolerated >= ALARM
+        let answered = f32::from(answered);
+        let chance = 2.0 * self.spread * answered.sqrt();
+        let tolerated = answered * (GOAL + SLIGHT) + chance;
+        self.moment.is_none() && answered >= 3.0 && excess - tolerated >= ALARM
     }
 
-    fn conclude(&mut self, now: Instant, ceiling: f32) {
+    fn conclude(&mut self, somebody_waits: bool, now: Instant, ceiling: f32) {
         let window = self.window;
+        // What may be chance is no evidence.
+        let chance = self.spread / f32::from(window.answered.max(1)).sqrt();
         let excess = window.mean();
+        let excess = excess - chance.min(excess.max(0.0));
         if let Some(moment) = self.moment {
             let seen = (window.answered > window.refused).then_some(excess);
             return self.end_moment(moment, seen, now, ceiling);
@@ -239,7 +263,8 @@ impl Limiter {
             self.is_congested = true;
             return self.change(self.limit * 0.7, now, ceiling);
         }
-        if window.bound * 2 < window.total() {
+        let is_bound = window.bound * 2 >= window.total() || somebody_waits && excess > GOAL;
+        if !is_bound {
             // There are slots enough; but not too many, so that what comes does not come all at once.
             self.window = Window::default();
             self.is_congested &= excess >= SLIGHT;
@@ -252,7 +277,7 @@ impl Limiter {
         let since = self.last_moment.map(|last| now.duration_since(last));
         let wants_to_know = match since {
             None => self.is_congested || excess > GOAL + SLIGHT,
-            Some(since) if self.is_congested => since >= AGAIN,
+            Some(since) if self.is_congested => since >= AGAIN.max(self.latest * 10),
             Some(since) => since >= REST && excess > GOAL + SLIGHT,
         };
         if wants_to_know {
@@ -265,8 +290,9 @@ impl Limiter {
     /// Far fewer for a moment: fewer than the host could serve, as it looks.
     fn begin_moment(&mut self, excess: f32, now: Instant, ceiling: f32) {
         let patience = self.step() * 4 + self.latest * 2;
+        let longest = self.typical().map_or(LONGEST, |typical| LONGEST.max(typical * 6));
         self.moment =
-            Some(Moment { limit: self.limit, excess, until: now + patience.min(LONGEST) });
+            Some(Moment { limit: self.limit, excess, until: now + patience.min(longest) });
         self.last_moment = Some(now);
         self.change(self.limit * (-1.0 - excess.max(0.0)).exp2(), now, ceiling);
     }
@@ -278,25 +304,12 @@ impl Limiter {
             usual.level += seen;
         }
         let eased = moment.excess - seen;
-        self.is_congested = eased > SLIGHT;
+        self.is_congested = eased * 3.0 > moment.excess;
         self.moment = None;
         self.change(moment.limit * (GOAL - eased).min(GOAL).exp2(), now, ceiling);
     }
 
     fn change(&mut self, limit: f32, now: Instant, ceiling: f32) {
-        if std::env::var_os("TRACE").is_some() {
-            println!(
-                "{:?} {:.1} -> {:.1} {:?} lately {:.2} moment {:?} congested {} usual {:.1}",
-                now,
-                self.limit,
-                limit,
-                self.window,
-                self.lately,
-                self.moment.map(|m| (m.limit, m.excess)),
-                self.is_congested,
-                self.usual[0].level
-            );
-        }
         self.limit = limit.clamp(FLOOR, ceiling.max(FLOOR));
         self.window = Window::default();
         (self.changed, self.pressed) = (now, now);

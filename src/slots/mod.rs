@@ -414,14 +414,15 @@ impl Gate {
 
     /// As long as it is soon over, first come, first served.
     fn order(&self, desk: &Desk, now: Instant) -> Order {
-        let limiter = &desk.limiter;
-        let is_short = limiter.is_congested() || self.limit() == self.max_open;
+        let (limiter, millis) = (&desk.limiter, Duration::from_millis);
         let typical = limiter.typical().unwrap_or(self.max_wait);
-        let millis = Duration::from_millis;
-        if is_short && desk.room.busy_for(now) > (typical * 2).clamp(millis(10), millis(100)) {
-            return Order::Last(typical.max(millis(5)).min(self.max_wait));
+        if desk.room.busy_for(now) <= (typical * 2).clamp(millis(10), millis(100)) {
+            return Order::First;
         }
-        Order::First
+        // As long as there may soon be more slots, nobody is told to go.
+        let is_final = limiter.is_congested() || self.limit() == self.max_open;
+        let patience = if is_final { typical.max(millis(5)) } else { self.max_wait };
+        Order::Last(patience.min(self.max_wait))
     }
 
     /// Takes note of how long a request took.
@@ -432,7 +433,8 @@ impl Gate {
             Err(TryLockError::Poisoned(desk)) => desk.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
-        desk.limiter.see(seen, now, self.ceiling());
+        let somebody_waits = desk.room.len() > 0;
+        desk.limiter.see(seen, somebody_waits, now, self.ceiling());
         self.publish(&desk.limiter);
         let is_curious = desk.limiter.is_curious() || desk.room.len() > 0;
         self.state.is_curious.store(is_curious, Relaxed);
