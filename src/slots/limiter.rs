@@ -267,7 +267,7 @@ impl Limiter {
         if !is_bound {
             // There are slots enough; but not too many, so that what comes does not come all at once.
             self.window = Window::default();
-            self.is_congested &= excess >= SLIGHT;
+            self.is_congested &= somebody_waits || excess >= SLIGHT;
             let enough = (window.most as f32 * 2.0).max(CALM);
             if self.limit > enough {
                 self.limit = (self.limit * 0.9).max(enough);

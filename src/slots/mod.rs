@@ -371,7 +371,7 @@ impl Gate {
         self.state.waiting.store(desk.room.len(), SeqCst);
         let number = match entry {
             Entry::Waits(number) => Some(number),
-            Entry::Displaces(number, _, other) => {
+            Entry::Displaces(number, other) => {
                 let _ = other.send(Err(Cause::NoRoom));
                 Some(number)
             }
@@ -385,7 +385,7 @@ impl Gate {
     fn let_in(self: &Arc<Self>, desk: &mut Desk, now: Instant) {
         self.publish(&desk.limiter);
         let order = self.order(desk, now);
-        while let Some((_, ticket)) = desk.room.late(order, now) {
+        while let Some(ticket) = desk.room.late(order, now) {
             let _ = ticket.send(Err(Cause::Late));
         }
         while desk.room.len() > 0 {

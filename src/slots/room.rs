@@ -49,7 +49,7 @@ pub(super) enum Entry<T> {
     /// It waits under this number.
     Waits(u64),
     /// The same, in place of another one.
-    Displaces(u64, Priority, T),
+    Displaces(u64, T),
     /// There is no place for it.
     Full(T),
 }
@@ -106,25 +106,21 @@ impl<T> Room<T> {
         self.since.get_or_insert(now);
         self.lines[priority as usize].push_back(Waiting { number, since: now, ticket });
         match displaced {
-            Some((priority, ticket)) => Entry::Displaces(number, priority, ticket),
+            Some(ticket) => Entry::Displaces(number, ticket),
             None => Entry::Waits(number),
         }
     }
 
     /// Takes out whoever gives way to a newcomer, if anybody does.
-    fn last(&mut self, priority: Priority, order: Order) -> Option<(Priority, T)> {
+    fn last(&mut self, priority: Priority, order: Order) -> Option<T> {
         let [writes, reads] = &mut self.lines;
-        let read = match (order, priority) {
+        let gives_way = match (order, priority) {
             (Order::First, Priority::Read) => None,
             (Order::First, Priority::Write) => reads.pop_back(),
-            (Order::Last(_), _) => reads.pop_front(),
+            (Order::Last(_), Priority::Read) => reads.pop_front(),
+            (Order::Last(_), Priority::Write) => reads.pop_front().or_else(|| writes.pop_front()),
         };
-        if let Some(read) = read {
-            return Some((Priority::Read, read.ticket));
-        }
-        let may_displace_writes = matches!((order, priority), (Order::Last(_), Priority::Write));
-        let write = if may_displace_writes { writes.pop_front() } else { None };
-        write.map(|write| (Priority::Write, write.ticket))
+        gives_way.map(|waiting| waiting.ticket)
     }
 
     /// Whoever is let in next.
@@ -139,17 +135,13 @@ impl<T> Room<T> {
     }
 
     /// Whoever has waited for too long.
-    pub(super) fn late(&mut self, order: Order, now: Instant) -> Option<(Priority, T)> {
+    pub(super) fn late(&mut self, order: Order, now: Instant) -> Option<T> {
         let Order::Last(patience) = order else { return None };
-        for priority in Priority::ALL {
-            let line = &mut self.lines[priority as usize];
-            if line.front().is_some_and(|it| now.duration_since(it.since) > patience) {
-                let waiting = line.pop_front()?;
-                self.settle();
-                return Some((priority, waiting.ticket));
-            }
-        }
-        None
+        let is_late = |it: &Waiting<T>| now.duration_since(it.since) > patience;
+        let line = self.lines.iter_mut().find(|line| line.front().is_some_and(is_late))?;
+        let waiting = line.pop_front();
+        self.settle();
+        waiting.map(|waiting| waiting.ticket)
     }
 
     /// Takes out whoever waits under `number`, if it still does.
