@@ -26,6 +26,8 @@ const FLOOR: f32 = 1.0;
 const GOAL: f32 = 0.585;
 /// Next to nothing.
 const SLIGHT: f32 = 0.3;
+/// What takes so much longer has taken as long.
+const SLACK: Duration = Duration::from_millis(3);
 /// The most that one request can say.
 const MOST: f32 = 3.0;
 /// After so much evidence that there are far too many, nobody waits for more.
@@ -147,7 +149,8 @@ impl Limiter {
 
     /// What requests usually take, as far as that is known.
     pub(super) fn typical(&self) -> Option<Duration> {
-        self.typical.map(|level| Duration::from_nanos(level.exp2() as u64))
+        let took = |level: f32| Duration::from_nanos(level.exp2() as u64).saturating_sub(SLACK);
+        self.typical.map(took)
     }
 
     /// Somebody begins to wait where nobody did.
@@ -208,7 +211,7 @@ impl Limiter {
 
     /// How much longer than usual it took; `None` as long as nobody knows.
     fn compare(&mut self, seen: &Seen, took: Duration) -> Option<f32> {
-        let level = (took.as_nanos().max(1) as f32).log2();
+        let level = ((took + SLACK).as_nanos() as f32).log2();
         let has_room = seen.under_way as f32 <= self.limit * 0.6;
         let learns = has_room && !self.is_congested && self.moment.is_none();
         let usual = self.usual.get_mut(seen.route)?;

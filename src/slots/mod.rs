@@ -42,6 +42,7 @@ use crate::{
 };
 
 mod limiter;
+mod pulse;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ mod tests;
 pub use room::Priority;
 
 use limiter::{Limiter, Seen};
+use pulse::Pulse;
 use room::{Entry, Order, Room};
 
 /// In the number that all share: one that is open, above all those under way.
@@ -57,6 +59,9 @@ const UNDER_WAY: u64 = 1;
 
 /// While all is well, one request in so many says how long it took; a power of two.
 const SAMPLE: u32 = 8;
+
+/// Nobody is told to go before that.
+const SHORTEST: Duration = Duration::from_millis(20);
 
 /// How often somebody who waits looks how things stand.
 const LOOK: Duration = Duration::from_millis(50);
@@ -77,6 +82,8 @@ pub struct Gate {
     max_waiting: usize,
     state: Arc<State>,
     counters: Arc<Counters>,
+    /// Of the worker that has this one.
+    pulse: Arc<Pulse>,
 }
 
 #[derive(Debug)]
@@ -252,11 +259,12 @@ impl Gate {
             max_waiting: config.max_waiting,
             state,
             counters,
+            pulse: Arc::default(),
         }
     }
 
     fn clone(gate: &Self) -> Self {
-        let Self { base, max_open, is_adaptive, max_wait, max_waiting, state, counters } = gate;
+        let Self { base, max_open, is_adaptive, max_wait, max_waiting, state, counters, .. } = gate;
         let (state, counters) = (Arc::clone(state), Arc::clone(counters));
         Self {
             base: base.clone(),
@@ -266,6 +274,7 @@ impl Gate {
             max_waiting: *max_waiting,
             state,
             counters,
+            pulse: Arc::default(),
         }
     }
 
@@ -419,9 +428,9 @@ impl Gate {
         if desk.room.busy_for(now) <= (typical * 2).clamp(millis(10), millis(100)) {
             return Order::First;
         }
-        // As long as there may soon be more slots, nobody is told to go.
-        let is_final = limiter.is_congested() || self.limit() == self.max_open;
-        let patience = if is_final { typical.max(millis(5)) } else { self.max_wait };
+        // Where there might be more slots, or those who come might become fewer, nobody has to go.
+        let shortest = SHORTEST + self.pulse.lag() * 4;
+        let patience = if limiter.is_congested() { typical.max(shortest) } else { self.max_wait };
         Order::Last(patience.min(self.max_wait))
     }
 
@@ -484,6 +493,8 @@ impl Turn<'_> {
             let now = Instant::now();
             let began = now.checked_sub(took).unwrap_or(now);
             let Taken { under_way, is_last } = taken;
+            // Sent a little late, and heard of a little late: that was the worker.
+            let took = took.saturating_sub(gate.pulse.lag() * 2);
             let took = is_answered.then_some(took);
             gate.see(Seen { route, under_way, is_bound: is_last, took, began }, now);
         }

@@ -137,11 +137,15 @@ impl<T> Room<T> {
     /// Whoever has waited for too long.
     pub(super) fn late(&mut self, order: Order, now: Instant) -> Option<T> {
         let Order::Last(patience) = order else { return None };
-        let is_late = |it: &Waiting<T>| now.duration_since(it.since) > patience;
-        let line = self.lines.iter_mut().find(|line| line.front().is_some_and(is_late))?;
-        let waiting = line.pop_front();
-        self.settle();
-        waiting.map(|waiting| waiting.ticket)
+        // Whoever is served first has hope for longer.
+        for (line, patience) in self.lines.iter_mut().zip([patience * 2, patience]) {
+            if line.front().is_some_and(|it| now.duration_since(it.since) > patience) {
+                let waiting = line.pop_front();
+                self.settle();
+                return waiting.map(|waiting| waiting.ticket);
+            }
+        }
+        None
     }
 
     /// Takes out whoever waits under `number`, if it still does.

@@ -275,25 +275,27 @@ impl Pool {
 
     async fn connect_http1(&self, is_there: &AtomicBool) -> Result<Line, Error> {
         let failed = |source| Error::Connect { host: Arc::clone(&self.authority), source };
+        let counted = Peers::count(&self.peers);
         let tcp = self.connect_tcp(is_there).await.map_err(failed)?;
         let stream = self.tls.wrap_http1(&self.base, tcp).await.map_err(failed)?;
-        self.begin(stream).await
+        self.begin(stream, counted).await
     }
 
     /// A connection that one request at a time has for itself.
-    async fn begin(&self, stream: Stream) -> Result<Line, Error> {
+    async fn begin(&self, stream: Stream, counted: Counted) -> Result<Line, Error> {
         let silence = self.deadlines.silence(self.patience);
-        Ok(Line::Own(Connection::begin(stream, silence, Peers::count(&self.peers)).await?))
+        Ok(Line::Own(Connection::begin(stream, silence, counted).await?))
     }
 
     async fn connect(&self, is_there: &AtomicBool) -> Result<Line, Error> {
         let failed = |source| Error::Connect { host: Arc::clone(&self.authority), source };
+        let counted = Peers::count(&self.peers);
         let tcp = self.connect_tcp(is_there).await.map_err(failed)?;
         let stream = self.tls.wrap(&self.base, tcp).await.map_err(failed)?;
         let http2 = negotiated_http2(&stream).unwrap_or(self.http2 == Http2::Always);
         self.speaks_http2.store(http2, Ordering::Relaxed);
         if !http2 {
-            return self.begin(stream).await;
+            return self.begin(stream, counted).await;
         }
         let (sender, driver) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
