@@ -99,6 +99,16 @@
 //! No request asks Redis; whoever finds the lease used up waits once, for a quarter of a second at
 //! most. While Redis is away, each gateway gives out its share, and one task looks for it.
 //!
+//! # Load
+//!
+//! ```text
+//! worker ── take, one number ──▶ under way ◀── as many as the host bears ── limiter ◀── how long each took
+//!    └───── no slot: wait ──────▶ room ── writes, then reads ── a slot is given back ──▶ ▲
+//! ```
+//!
+//! All workers share the slots towards each host of the API, and the room in front of them: see
+//! [`slots`]. A request that finds a slot free takes no lock.
+//!
 //! # Speed
 //!
 //! `cargo bench --bench whole` counts the instructions that each kind of request costs the real

@@ -41,7 +41,7 @@ pub struct Shared {
     pub pauses: Arc<Pauses>,
     /// Whether the API is well.
     pub circuits: Arc<Circuits>,
-    /// How much the API bears, and who waits for it.
+    /// How many requests the API bears, and who waits.
     pub slots: Arc<Slots>,
     /// What came of sending once more.
     pub retries: Arc<Retries>,

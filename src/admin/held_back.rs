@@ -11,7 +11,7 @@ use crate::{
     limit::Limiter,
     pause::Pauses,
     retry::Retries,
-    slots::{Cause, Priority, Slots, Standing},
+    slots::{Cause, Priority, Slots},
     stack::Shared,
 };
 
@@ -106,23 +106,27 @@ fn circuits(encoder: &mut DescriptorEncoder<'_>, circuits: &Circuits) -> fmt::Re
 
 fn slots(encoder: &mut DescriptorEncoder<'_>, slots: &Slots) -> fmt::Result {
     let standings = slots.standings();
-    let gauges: [(&str, &str, fn(&Standing) -> usize); 3] = [
-        ("amove_gateway_slots", "Requests that may be under way to a host at once.", |it| it.limit),
+    let gauges = [
+        (
+            "amove_gateway_slots",
+            "Requests that may be under way to a host at once.",
+            standings.map(|it| it.limit),
+        ),
         (
             "amove_gateway_slots_under_way",
             "Requests that are under way to a host: sent, and not answered.",
-            |it| it.under_way,
+            standings.map(|it| it.under_way),
         ),
         (
             "amove_gateway_slots_open",
             "Requests that hold a connection to a host: until the last byte of the answer has come.",
-            |it| it.open,
+            standings.map(|it| it.open),
         ),
     ];
-    for (name, help, value) in gauges {
+    for (name, help, values) in gauges {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for standing in &standings {
-            let value = i64::try_from(value(standing)).unwrap_or(i64::MAX);
+        for (standing, value) in standings.iter().zip(values) {
+            let value = i64::try_from(value).unwrap_or(i64::MAX);
             family.encode_family(&[("host", standing.host.name())])?.encode_gauge(&value)?;
         }
     }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A request needs two things. Until it is answered it is *under way*: of these there are as many as
-//! the host bears, which [`limiter`] finds out. Until its last byte has come it is *open*, and holds
+//! the host bears, which the limiter finds out. Until its last byte has come it is *open*, and holds
 //! a connection: of these there are as many as `upstream.max_connections` says. So an answer that is
 //! read slowly, a stream of events, or a WebSocket, costs a connection but keeps nobody from being
 //! answered, and says nothing about how the host is. What waits by its nature (a long poll) is never
