@@ -153,7 +153,7 @@ async fn status_and_metrics_tell_where_connections_go_and_why_they_end() {
     assert_eq!(count("amove_gateway_upstream_lookups_total{host=\"api\",result=\"failed\"}"), 0.0);
     assert!(count("amove_gateway_upstream_lookups_total{host=\"api\",result=\"ok\"}") >= 1.0);
     assert!(count("amove_gateway_upstream_lookup_age_seconds{host=\"api\"}") >= 0.0);
-    assert_eq!(count("amove_gateway_upstream_in_use{host=\"api\"}"), 0.0);
+    assert_eq!(count("amove_gateway_slots_open{host=\"api\"}"), 0.0);
     assert!(!metrics.contains("amove_gateway_upstream_lookup_age_seconds{host=\"auth\"}"));
 }
 

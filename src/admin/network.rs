@@ -40,8 +40,6 @@ pub struct Network {
     pub failure: Option<String>,
     /// Connections that are open.
     pub connections: u64,
-    /// Requests that are under way.
-    pub in_use: usize,
 }
 
 /// One address of a host.
@@ -68,7 +66,6 @@ pub(super) fn report(sites: &Sites, now: Timestamp) -> Vec<Network> {
         resolved: standing.known.age.map(ago),
         failure: standing.known.failure,
         connections: standing.counted.open(),
-        in_use: standing.in_use,
     };
     sites.standings(Instant::now()).map(network).into()
 }
@@ -110,14 +107,6 @@ fn gauges(encoder: &mut DescriptorEncoder<'_>, standings: &[Standing]) -> fmt::R
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for standing in standings {
         gauge(&mut family, standing, standing.counted.open())?;
-    }
-    let (name, help) = (
-        "amove_gateway_upstream_in_use",
-        "Requests that are under way to the API, or are answered.",
-    );
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for standing in standings {
-        gauge(&mut family, standing, standing.in_use as u64)?;
     }
     let (name, help) =
         ("amove_gateway_upstream_addresses", "Addresses of the host that are known.");

@@ -15,7 +15,7 @@ use hyper::{
     client::conn::{TrySendError, http1},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     Error,
@@ -30,6 +30,7 @@ use crate::{
     clock::deadlines::Silence,
     gather::Gathered,
     message::{Body, Drive, Driven, Request, Response, Wanted},
+    slots::Slot,
 };
 
 /// How long an unused connection is kept: shorter than servers wait before they hang up.
@@ -77,7 +78,7 @@ pub(super) struct Connection {
     idle_since: Instant,
     keep: Duration,
     /// Where it belongs, and its right to be in use.
-    lease: Option<(Weak<Pool>, OwnedSemaphorePermit)>,
+    lease: Option<(Weak<Pool>, Option<Slot>)>,
 }
 
 impl Connection {
@@ -149,9 +150,9 @@ impl Connection {
         mut self: Box<Self>,
         response: http::Response<Incoming>,
         pool: Weak<Pool>,
-        permit: OwnedSemaphorePermit,
+        slot: Option<Slot>,
     ) -> Response {
-        self.lease = Some((pool, permit));
+        self.lease = Some((pool, slot));
         self.keep = keep(response.headers());
         if response.body().is_end_stream() {
             // Nobody reads a body that is empty, so nobody would notice its end.
@@ -167,7 +168,7 @@ impl Connection {
     pub(super) async fn switch(
         mut self: Box<Self>,
         response: http::Response<Incoming>,
-        permit: OwnedSemaphorePermit,
+        slot: Option<Slot>,
     ) -> Result<Response, Error> {
         if !switches_to_websocket(response.headers()) {
             return Err(Error::Ambiguous("it switches to another protocol than was asked for"));
@@ -178,7 +179,7 @@ impl Connection {
         }
         let Self { driver, .. } = *self;
         let parts = driver.into_parts();
-        let far = Switched::new(parts.io.into_inner().0, parts.read_buf, permit);
+        let far = Switched::new(parts.io.into_inner().0, parts.read_buf, slot);
         Ok(response.map(|_| Body::switched(Box::new(far))).into())
     }
 }
@@ -234,7 +235,7 @@ impl Drive for Connection {
         if connection.sends_body && !connection.is_alive(&mut Context::from_waker(Waker::noop())) {
             return;
         }
-        if let Some((pool, _permit)) = connection.lease.take()
+        if let Some((pool, _slot)) = connection.lease.take()
             && let Some(pool) = pool.upgrade()
         {
             pool.put_aside(connection);
@@ -255,7 +256,7 @@ fn is_too_long(silence: &mut Silence, is_silent: bool, cx: &Context<'_>) -> bool
 pub(super) struct Multiplexed {
     /// How long the answer says nothing, if that matters.
     pub(super) silence: Option<Silence>,
-    pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) _slot: Option<Slot>,
 }
 
 impl Drive for Multiplexed {

@@ -48,7 +48,11 @@ impl Dialler {
             self.site.counts.failed(Step::Lookup);
             Error::Lookup { host: Arc::clone(&self.site.authority), source }
         })?;
-        let (address, socket) = self.call(addresses, end).await?;
+        let called = {
+            let _counted = self.site.dialling();
+            self.call(addresses, end).await
+        };
+        let (address, socket) = called?;
         let life = Arc::clone(&socket.life);
         let shaken = match speaks {
             Speaks::Any => timeout_at(end, self.tls.wrap(&self.site.base, socket)).await,

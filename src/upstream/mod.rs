@@ -8,6 +8,7 @@ pub use crate::amove::host::Host;
 use crate::{
     config,
     message::{BoxError, Request, Response},
+    slots::Slot,
 };
 
 mod addresses;
@@ -49,24 +50,17 @@ pub struct Upstream {
 impl Upstream {
     /// Prepares the way that `config` describes; connects when it is first used.
     ///
-    /// `sharers` is how many of these there will be: each has its share of
-    /// `upstream.max_connections`.
-    ///
     /// # Errors
     ///
     /// [`Error::Roots`] when `upstream.ca_file` or the system's trust roots cannot be used.
-    pub fn new(config: &config::Upstream, sharers: usize) -> Result<Self, Error> {
-        Self::resolved_by(config, sharers, &addresses::system())
+    pub fn new(config: &config::Upstream) -> Result<Self, Error> {
+        Self::resolved_by(config, &addresses::system())
     }
 
     /// The same, but names are looked up by `resolve`.
-    fn resolved_by(
-        config: &config::Upstream,
-        sharers: usize,
-        resolve: &Resolve,
-    ) -> Result<Self, Error> {
+    fn resolved_by(config: &config::Upstream, resolve: &Resolve) -> Result<Self, Error> {
         let site = |base| Site::new(base, config, resolve);
-        Self::over(config, sharers, Sites([site(&config.api_url), site(&config.auth_url)]))
+        Self::over(config, Sites([site(&config.api_url), site(&config.auth_url)]))
     }
 
     /// The way that another `config` describes, without any connection yet. What was counted stays,
@@ -75,17 +69,17 @@ impl Upstream {
     /// # Errors
     ///
     /// As [`Self::new`].
-    pub fn under(&self, config: &config::Upstream, sharers: usize) -> Result<Self, Error> {
+    pub fn under(&self, config: &config::Upstream) -> Result<Self, Error> {
         let Sites([api, auth]) = &self.sites;
         let sites = [api.under(&config.api_url, config), auth.under(&config.auth_url, config)];
-        Self::over(config, sharers, Sites(sites))
+        Self::over(config, Sites(sites))
     }
 
-    fn over(config: &config::Upstream, sharers: usize, sites: Sites) -> Result<Self, Error> {
+    fn over(config: &config::Upstream, sites: Sites) -> Result<Self, Error> {
         let tls = tls::Tls::new(config).map_err(Error::Roots)?;
         let Sites([api, auth]) = &sites;
-        let api = Arc::new(Pool::new(config, api, tls.clone(), sharers));
-        let auth = Arc::new(Pool::new(config, auth, tls, sharers));
+        let api = Pool::new(config, api, tls.clone());
+        let auth = Pool::new(config, auth, tls);
         Ok(Self { api, auth, sites })
     }
 
@@ -98,7 +92,7 @@ impl Upstream {
     #[must_use]
     pub fn sibling(&self) -> Self {
         let (api, auth) = (self.api.sibling(), self.auth.sibling());
-        Self { api: Arc::new(api), auth: Arc::new(auth), sites: self.sites.clone() }
+        Self { api, auth, sites: self.sites.clone() }
     }
 
     /// Sends `request`, whose URI is in origin form, to `host` and waits for the response's head.
@@ -111,11 +105,25 @@ impl Upstream {
     ///
     /// See [`Error`].
     pub async fn send(&self, host: Host, request: Request) -> Result<Response, Error> {
+        self.send_in(host, request, None).await
+    }
+
+    /// The same, in a slot that is held until the last byte of the response has come.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn send_in(
+        &self,
+        host: Host,
+        request: Request,
+        slot: Option<Slot>,
+    ) -> Result<Response, Error> {
         let pool = match host {
             Host::Api => &self.api,
             Host::Auth => &self.auth,
         };
-        let response = pool.send(request).await?;
+        let response = pool.send(request, slot).await?;
         unambiguous(&response)?;
         Ok(response)
     }
@@ -152,14 +160,6 @@ pub enum Error {
         within: Duration,
         /// What took too long.
         step: Step,
-    },
-    /// All connections that `upstream.max_connections` allows stayed in use.
-    #[error("all {limit} connections to {host} stayed in use")]
-    Exhausted {
-        /// Host and port.
-        host: Arc<str>,
-        /// This worker's share of `upstream.max_connections`.
-        limit: usize,
     },
     /// The connection ended before there was a response, or what came was not HTTP.
     #[error("the API broke the connection off")]

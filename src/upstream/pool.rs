@@ -7,7 +7,7 @@ use std::{
     fmt,
     future::poll_fn,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     task::Poll,
@@ -16,18 +16,15 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use hyper::body::Incoming;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout},
-};
+use tokio::time::Instant;
 
 use super::{
     Error, UNASKED,
     connection::{Connection, Failed, Multiplexed},
     counts::Ending,
     dial::{Dialler, Speaks},
-    shared::{Share, Slot, address},
-    site::Site,
+    shared::{Place, Share, address},
+    site::{Reserve, Site},
     tls::{Stream, Tls, negotiated_http2},
     unprocessed::Unprocessed,
 };
@@ -35,6 +32,7 @@ use crate::{
     clock::deadlines::Deadlines,
     config::{self, Http2},
     message::{Body, Request, Response, Spare},
+    slots::Slot,
 };
 
 /// How much of a body is kept while it is not known whether the API processes it.
@@ -48,9 +46,6 @@ pub(super) struct Pool {
     /// How long a body may be silent.
     patience: Duration,
     deadlines: Deadlines,
-    limit: usize,
-    /// A permit for each exchange under way: more connections are never needed.
-    free: Arc<Semaphore>,
     /// Last in, first out: what is not needed grows old and is closed.
     #[expect(
         clippy::vec_box,
@@ -58,7 +53,7 @@ pub(super) struct Pool {
     )]
     idle: Mutex<Vec<Box<Connection>>>,
     /// The connection that all share, where the host speaks HTTP/2.
-    shared: Slot,
+    shared: Place,
     /// Held while dialling a host known to speak HTTP/2: one connection is enough.
     dialling: tokio::sync::Mutex<()>,
     speaks_http2: AtomicBool,
@@ -71,51 +66,42 @@ enum Line {
 }
 
 impl Pool {
-    pub(super) fn new(
-        config: &config::Upstream,
-        site: &Arc<Site>,
-        tls: Tls,
-        sharers: usize,
-    ) -> Self {
-        let limit = config.max_connections.div_ceil(sharers.max(1)).max(1);
+    pub(super) fn new(config: &config::Upstream, site: &Arc<Site>, tls: Tls) -> Arc<Self> {
         let speaks_http2 = !site.base.tls && config.http2 == Http2::Always;
         let dialler = Dialler { site: Arc::clone(site), tls, within: config.connect_timeout };
-        Self::over(dialler, config.http2, config.response_timeout, limit, speaks_http2)
+        Self::over(dialler, config.http2, config.response_timeout, speaks_http2)
     }
 
     /// A pool for the same host without any connection yet.
-    pub(super) fn sibling(&self) -> Self {
+    pub(super) fn sibling(&self) -> Arc<Self> {
         let speaks_http2 = self.speaks_http2.load(Ordering::Relaxed);
-        Self::over(self.dialler.clone(), self.http2, self.patience, self.limit, speaks_http2)
+        Self::over(self.dialler.clone(), self.http2, self.patience, speaks_http2)
     }
 
-    fn over(
-        dialler: Dialler,
-        http2: Http2,
-        patience: Duration,
-        limit: usize,
-        speaks_http2: bool,
-    ) -> Self {
-        let free = Arc::new(Semaphore::new(limit));
-        dialler.site.enlist(&free, limit);
-        Self {
+    fn over(dialler: Dialler, http2: Http2, patience: Duration, speaks_http2: bool) -> Arc<Self> {
+        let site = Arc::clone(&dialler.site);
+        let pool = Arc::new(Self {
             host_header: HeaderValue::from_str(&dialler.site.authority).ok(),
             dialler,
             http2,
             patience,
             deadlines: Deadlines::default(),
-            limit,
-            free,
             idle: Mutex::default(),
-            shared: Slot::default(),
+            shared: Place::default(),
             dialling: tokio::sync::Mutex::default(),
             speaks_http2: AtomicBool::new(speaks_http2),
-        }
+        });
+        let reserve: Weak<Self> = Arc::downgrade(&pool);
+        site.enlist(reserve);
+        pool
     }
 
     /// See [`super::Upstream::send`].
-    pub(super) async fn send(self: &Arc<Self>, mut request: Request) -> Result<Response, Error> {
-        let permit = self.permit().await?;
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        mut request: Request,
+        slot: Option<Slot>,
+    ) -> Result<Response, Error> {
         if let Some(host) = &self.host_header {
             request.headers_mut().insert(header::HOST, host.clone());
         }
@@ -128,12 +114,12 @@ impl Pool {
                     *request.version_mut() = Version::HTTP_11;
                     match connection.exchange(request).await {
                         Ok((response, connection)) if switches && is_switch(&response) => {
-                            return connection.switch(response, permit).await;
+                            return connection.switch(response, slot).await;
                         }
                         // Nobody knows what follows, so it is not put aside.
                         Ok((response, _)) if is_switch(&response) => return Err(UNASKED),
                         Ok((response, connection)) => {
-                            return Ok(connection.deliver(response, Arc::downgrade(self), permit));
+                            return Ok(connection.deliver(response, Arc::downgrade(self), slot));
                         }
                         Err(failed) => failed,
                     }
@@ -145,7 +131,7 @@ impl Pool {
                         Ok(response) => {
                             let silence = goes_on(response.headers())
                                 .then(|| self.deadlines.silence(self.patience));
-                            let lease = Box::pin(Multiplexed { _permit: permit, silence });
+                            let lease = Box::pin(Multiplexed { _slot: slot, silence });
                             return Ok(response.map(|body| Body::driven(body, lease)).into());
                         }
                         Err(error) => {
@@ -200,21 +186,6 @@ impl Pool {
             }
         }
         idle.push(connection);
-    }
-
-    /// Waits for its turn while all connections are in use.
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
-        if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
-            return Ok(permit);
-        }
-        let waiting = timeout(self.dialler.within, Arc::clone(&self.free).acquire_owned());
-        match Box::pin(waiting).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => {
-                let host = Arc::clone(&self.dialler.site.authority);
-                Err(Error::Exhausted { host, limit: self.limit })
-            }
-        }
     }
 
     /// A connection that lives: one put aside, the shared one, or a new one. What is seldom done is
@@ -300,6 +271,16 @@ impl Pool {
             return self.begin_http1(stream).await;
         }
         Ok(Line::Shared(self.shared.begin(stream).await?))
+    }
+}
+
+impl Reserve for Pool {
+    fn give_up(&self) -> bool {
+        let oldest = {
+            let mut idle = lock(&self.idle);
+            (!idle.is_empty()).then(|| idle.remove(0))
+        };
+        oldest.map(|oldest| oldest.close(Ending::Unused)).is_some()
     }
 }
 

@@ -28,7 +28,7 @@ const REPLACE_AGAIN: Duration = Duration::from_secs(10);
 
 /// Where the connection is kept.
 #[derive(Debug, Default)]
-pub(super) struct Slot(Mutex<State>);
+pub(super) struct Place(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -54,7 +54,7 @@ pub(super) struct Share {
     pub(super) wants_replacement: bool,
 }
 
-impl Slot {
+impl Place {
     /// A share of the connection, if there is one that takes requests.
     pub(super) fn share(&self, now: Instant) -> Option<Share> {
         let mut state = self.lock();

@@ -1,15 +1,16 @@
 //! What all pools of connections to one host share: its addresses, and what was counted.
 
 use std::{
+    fmt,
     hash::{BuildHasher, RandomState},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     addresses::{Addresses, Known, Resolve},
@@ -22,7 +23,6 @@ use crate::{
 };
 
 /// One host of the API, as the network sees it.
-#[derive(Debug)]
 pub(super) struct Site {
     pub(super) base: BaseUrl,
     /// Host and port, as `Host` and `:authority` want them.
@@ -33,8 +33,27 @@ pub(super) struct Site {
     longest: Option<Duration>,
     seed: u64,
     connections: AtomicU64,
-    /// The exchanges that each pool has room for, and how many that were.
-    pools: Mutex<Vec<(Weak<Semaphore>, usize)>>,
+    /// More than these are not kept open.
+    limit: usize,
+    /// Those that are being opened.
+    dialling: AtomicUsize,
+    reserves: Mutex<Vec<Weak<dyn Reserve>>>,
+}
+
+/// Has connections put aside.
+pub(super) trait Reserve: Send + Sync {
+    /// Closes the one that was unused longest; whether there was one.
+    fn give_up(&self) -> bool;
+}
+
+/// A connection that is being opened.
+#[must_use]
+pub(super) struct Dialling<'a>(&'a Site);
+
+impl Drop for Dialling<'_> {
+    fn drop(&mut self) {
+        self.0.dialling.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Site {
@@ -68,7 +87,9 @@ impl Site {
             longest: config.max_connection_age,
             seed: RandomState::new().hash_one(()),
             connections: AtomicU64::new(0),
-            pools: Mutex::default(),
+            limit: config.max_connections,
+            dialling: AtomicUsize::new(0),
+            reserves: Mutex::default(),
         })
     }
 
@@ -78,30 +99,44 @@ impl Site {
         Some(aged(self.longest?, self.seed, number))
     }
 
-    /// A pool has room for so many exchanges.
-    pub(super) fn enlist(&self, room: &Arc<Semaphore>, limit: usize) {
-        let mut pools = self.lock();
-        pools.retain(|(room, _)| room.strong_count() > 0);
-        pools.push((Arc::downgrade(room), limit));
+    /// Gives connections up when others are wanted.
+    pub(super) fn enlist(&self, reserve: Weak<dyn Reserve>) {
+        let mut reserves = self.lock();
+        reserves.retain(|other| other.strong_count() > 0);
+        reserves.push(reserve);
+    }
+
+    /// One more is being opened. Where that is one too many, some worker has put one aside that it
+    /// does not need: there are never more in use.
+    pub(super) fn dialling(&self) -> Dialling<'_> {
+        let others = self.dialling.fetch_add(1, Ordering::SeqCst) as u64;
+        if self.counts.read().open() + others >= self.limit as u64 {
+            let reserves = self.lock().clone();
+            let mut reserves = reserves.iter().filter_map(Weak::upgrade);
+            let _ = reserves.any(|reserve| reserve.give_up());
+        }
+        Dialling(self)
     }
 
     /// How it stands.
     fn standing(&self, host: Host, now: Instant) -> Standing {
-        let used = |(room, limit): &(Weak<Semaphore>, usize)| {
-            room.upgrade().map_or(0, |room| limit.saturating_sub(room.available_permits()))
-        };
         Standing {
             host,
             authority: Arc::clone(&self.authority),
             known: self.addresses.known(now),
-            in_use: self.lock().iter().map(used).sum(),
             counted: self.counts.read(),
         }
     }
 
     /// Nothing can panic while this lock is held.
-    fn lock(&self) -> MutexGuard<'_, Vec<(Weak<Semaphore>, usize)>> {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<dyn Reserve>>> {
+        self.reserves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Site").field("host", &self.authority).finish_non_exhaustive()
     }
 }
 
@@ -126,8 +161,6 @@ pub struct Standing {
     pub authority: Arc<str>,
     /// Its addresses.
     pub known: Known,
-    /// Exchanges that are under way.
-    pub in_use: usize,
     /// What has happened so far.
     pub counted: Counted,
 }

@@ -10,15 +10,13 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::OwnedSemaphorePermit,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     counts::Ending,
     tls::{Stream, socket},
 };
+use crate::slots::Slot;
 
 /// After how much silence the system asks whether the other side is still there.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -29,19 +27,19 @@ const AGAIN: Duration = Duration::from_secs(15);
 pub(super) struct Switched {
     stream: Stream,
     ahead: Bytes,
-    _permit: OwnedSemaphorePermit,
+    _slot: Option<Slot>,
 }
 
 impl Switched {
     /// Behind the head that has switched came `ahead`.
-    pub(super) fn new(stream: Stream, ahead: Bytes, permit: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(stream: Stream, ahead: Bytes, slot: Option<Slot>) -> Self {
         let asks = TcpKeepalive::new().with_time(SILENCE).with_interval(AGAIN);
         let socket = socket(&stream);
         socket.life.end(Ending::Tunnel);
         if let Err(error) = SockRef::from(&socket.tcp).set_tcp_keepalive(&asks) {
             tracing::debug!(error = error.to_string(), "no keep-alive for a tunnel");
         }
-        Self { stream, ahead, _permit: permit }
+        Self { stream, ahead, _slot: slot }
     }
 }
 

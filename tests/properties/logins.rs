@@ -180,7 +180,7 @@ fn upstream(address: SocketAddr) -> Upstream {
          [identities.main]\napi_token = \"x\"\n"
     );
     let config = load_str(&text, &[]).expect("a configuration").config;
-    Upstream::new(&config.upstream, 1).expect("a way to the host")
+    Upstream::new(&config.upstream).expect("a way to the host")
 }
 
 async fn serve(listener: TcpListener, answer: Arc<Mutex<(Call, Vec<u8>)>>) {
