@@ -108,6 +108,8 @@ pub(super) struct Seen {
     /// After how long there was an answer; `None`: the host refused it for want of capacity, or was
     /// silent for too long.
     pub(super) took: Option<Duration>,
+    /// Whether that may as well have been the worker's fault.
+    pub(super) is_blurred: bool,
     /// When it began.
     pub(super) began: Instant,
 }
@@ -189,6 +191,13 @@ impl Limiter {
     pub(super) fn see(&mut self, seen: Seen, somebody_waits: bool, now: Instant, ceiling: f32) {
         let is_old = seen.began < self.changed;
         match seen.took {
+            Some(_) if seen.is_blurred => {
+                // It tells nothing, but a moment must not last because of that.
+                if is_old || self.moment.is_none() {
+                    return;
+                }
+                self.window.answered += 1;
+            }
             Some(took) => {
                 let Some(excess) = self.compare(&seen, took) else { return };
                 self.lately += (excess - self.lately) / 4.0;
