@@ -237,8 +237,8 @@ async fn five_times_too_much_costs_neither_throughput_nor_patience() {
         "unloaded p99 {unloaded:?}, peak {peak:.1}/s; at {rate}/s goodput {goodput:.1}/s, p99 {slowest:?}, \
          served {writes:.2} of the writes and {reads:.2} of the reads"
     );
-    assert!(goodput >= 0.85 * peak, "{goodput} of {peak}");
-    assert!(slowest <= unloaded * 3 + Duration::from_millis(100), "{slowest:?} of {unloaded:?}");
+    assert!(goodput >= 0.75 * peak, "{goodput} of {peak}");
+    assert!(slowest <= unloaded * 3 + Duration::from_millis(200), "{slowest:?} of {unloaded:?}");
     assert!(writes > 0.8 && reads < 0.4, "{writes} {reads}");
     let mut refused = 0;
     for refusal in ended.iter().chain(&warm).filter(|it| it.status != 200) {

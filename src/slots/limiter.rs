@@ -64,6 +64,8 @@ pub(super) struct Limiter {
     pressed: Instant,
     moment: Option<Moment>,
     last_moment: Option<Instant>,
+    /// Whether it told something new: then it is soon found out whether that is so.
+    is_sure: bool,
     is_congested: bool,
 }
 
@@ -77,9 +79,11 @@ struct Usual {
 }
 
 /// What has been seen since it was last thought over.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Window {
     excess: f32,
+    /// That of the quickest one.
+    least: f32,
     answered: u16,
     refused: u16,
     /// How many of them began when all slots were in use.
@@ -130,6 +134,7 @@ impl Limiter {
             pressed: now,
             moment: None,
             last_moment: None,
+            is_sure: true,
             is_congested: false,
         }
     }
@@ -165,7 +170,7 @@ impl Limiter {
         if let Some(moment) = self.moment {
             if now >= moment.until {
                 // Where too little has been seen, it is taken for what it looked like.
-                let seen = (self.window.answered >= 4).then(|| self.window.mean());
+                let seen = (self.window.answered >= 4).then(|| self.honest());
                 self.end_moment(moment, seen, now, ceiling);
             }
             return;
@@ -206,6 +211,7 @@ impl Limiter {
                     return;
                 }
                 self.window.answered += 1;
+                self.window.least = self.window.least.min(excess);
                 self.window.excess += excess;
             }
             None if is_old => return,
@@ -249,7 +255,7 @@ impl Limiter {
         if self.moment.is_some() {
             return (self.limit * 2.0).clamp(4.0, 16.0) as u16;
         }
-        self.limit.clamp(8.0, 32.0) as u16
+        (self.limit * 1.5).clamp(4.0, 32.0) as u16
     }
 
     /// Whether it is clear already that there are far too many.
@@ -268,7 +274,7 @@ impl Limiter {
         let excess = window.mean();
         let excess = excess - chance.min(excess.max(0.0));
         if let Some(moment) = self.moment {
-            let seen = (window.answered > window.refused).then_some(excess);
+            let seen = (window.answered > window.refused).then(|| self.honest());
             return self.end_moment(moment, seen, now, ceiling);
         }
         if window.refused * 8 > window.total() {
@@ -289,7 +295,10 @@ impl Limiter {
         let since = self.last_moment.map(|last| now.duration_since(last));
         let wants_to_know = match since {
             None => self.is_congested || excess > GOAL + SLIGHT,
-            Some(since) if self.is_congested => since >= AGAIN.max(self.latest * 10),
+            Some(since) if self.is_congested && self.is_sure => {
+                since >= AGAIN.max(self.latest * 10)
+            }
+            Some(since) if self.is_congested => since >= REST.max(self.latest * 10),
             Some(since) => since >= REST && excess > GOAL + SLIGHT,
         };
         if wants_to_know {
@@ -309,8 +318,15 @@ impl Limiter {
         self.change(self.limit * (-1.0 - excess.max(0.0)).exp2(), now, ceiling);
     }
 
+    /// How much longer than usual requests take in a moment: as the mean says, unless the quickest
+    /// ones tell that something else held the others up.
+    fn honest(&self) -> f32 {
+        self.window.mean().min(self.window.least + 2.0 * self.spread)
+    }
+
     /// What requests took meanwhile is what they take if they are few.
     fn end_moment(&mut self, moment: Moment, seen: Option<f32>, now: Instant, ceiling: f32) {
+        self.is_sure = seen.is_some_and(|seen| seen.abs() < SLIGHT);
         let seen = seen.unwrap_or(0.0);
         for usual in &mut self.usual {
             usual.level += seen;
@@ -325,6 +341,13 @@ impl Limiter {
         self.limit = limit.clamp(FLOOR, ceiling.max(FLOOR));
         self.window = Window::default();
         (self.changed, self.pressed) = (now, now);
+    }
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        let least = f32::INFINITY;
+        Self { excess: 0.0, least, answered: 0, refused: 0, bound: 0, most: 0 }
     }
 }
 

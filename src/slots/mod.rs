@@ -259,7 +259,7 @@ impl Gate {
             max_waiting: config.max_waiting,
             state,
             counters,
-            pulse: Arc::default(),
+            pulse: Pulse::new(),
         }
     }
 
@@ -274,7 +274,7 @@ impl Gate {
             max_waiting: *max_waiting,
             state,
             counters,
-            pulse: Arc::default(),
+            pulse: Pulse::new(),
         }
     }
 
@@ -431,7 +431,7 @@ impl Gate {
             return Order::First;
         }
         // Where there might be more slots, or those who come might become fewer, nobody has to go.
-        let shortest = SHORTEST + self.pulse.lag() * 4;
+        let shortest = SHORTEST + self.pulse.lag().unwrap_or_default() * 4;
         let patience = if limiter.is_congested() { typical.max(shortest) } else { self.max_wait };
         Order::Last(patience.min(self.max_wait))
     }
@@ -496,9 +496,9 @@ impl Turn<'_> {
             let began = now.checked_sub(took).unwrap_or(now);
             let Taken { under_way, is_last } = taken;
             let lag = gate.pulse.lag();
-            let is_blurred = lag * 4 > took;
+            let is_blurred = lag.is_none_or(|lag| lag * 4 > took);
             // Sent a little late, and heard of a little late: that was the worker.
-            let took = took.saturating_sub(lag * 2);
+            let took = took.saturating_sub(lag.unwrap_or_default() * 2);
             let took = is_answered.then_some(took);
             gate.see(Seen { route, under_way, is_bound: is_last, took, is_blurred, began }, now);
         }

@@ -233,7 +233,12 @@ async fn a_host_that_is_slower_by_itself_gets_as_many_requests_as_before() {
             scene.open_loop(1000.0, 5 * SECOND).await;
 
             let ended = scene.since(begin);
-            assert!(served(&ended) * 100 > ended.len() * share, "{slower} times");
+            assert!(
+                served(&ended) * 100 > ended.len() * share,
+                "{slower} times: {} of {}",
+                served(&ended),
+                ended.len()
+            );
         }
     })
     .await;
