@@ -22,7 +22,7 @@
 //!    │  retry          repeats what is safe to repeat            │
 //!    │  breaker        leaves a failing API alone                │
 //!    │  normalise      turns a 499 into an honest problem        │
-//!    │  forward        one attempt, within its time              │
+//!    │  forward        one attempt, in its turn, within its time │
 //!    └──────────┬─────────────────────────────────────────▲──────┘
 //!               ▼                                         │
 //!             the Amove API, or the emulator
@@ -36,7 +36,7 @@
 //!
 //! | floor | modules | |
 //! |---|---|---|
-//! | ground | [`amove`] [`clock`] [`config`] [`gather`] [`message`] [`sockets`] [`supervise`], then [`circuit`] [`mod@redis`] [`telemetry`] [`upstream`] | know nothing of what is above |
+//! | ground | [`amove`] [`clock`] [`config`] [`gather`] [`message`] [`sockets`] [`supervise`], then [`circuit`] [`mod@redis`] [`slots`] [`telemetry`], then [`upstream`] | know nothing of what is above |
 //! | domains | [`audit`] [`caller`] [`limit`] [`pause`] [`policy`] [`retry`] [`session`] | decide; know neither layers nor problems |
 //! | way | [`problem`] [`exchange`] [`middleware`] [`stack`] | translate decisions into HTTP |
 //! | edges | [`server`] [`admin`] | callers come in here, operators there |
@@ -60,6 +60,17 @@
 //! A panic ends one answer, or one task. Tasks and threads that serve everybody are [`supervise`]d:
 //! they begin anew, a worker included, and the watchdog of a service manager is told of workers that
 //! hang.
+//!
+//! # Connections to the API
+//!
+//! ```text
+//! request ──▶ pool (of one worker) ──▶ one put aside, or the shared one: neither old nor elsewhere
+//!               └── none: dial ──▶ addresses ──▶ race ──▶ TLS ──▶ a life begins, which is counted
+//!                                  └── site (of all workers): looked up again, avoided for a while
+//! ```
+//!
+//! What a connection costs is paid when it is opened. A request compares the time and one number, which
+//! changes when the addresses of the name do.
 //!
 //! # From one process to the next
 //!
@@ -111,6 +122,16 @@
 //! No request asks Redis; whoever finds the lease used up waits once, for a quarter of a second at
 //! most. While Redis is away, each gateway gives out its share, and one task looks for it.
 //!
+//! # Load
+//!
+//! ```text
+//! worker ── take, one number ──▶ under way ◀── as many as the host bears ── limiter ◀── how long each took
+//!    └───── no slot: wait ──────▶ room ── writes, then reads ── a slot is given back ──▶ ▲
+//! ```
+//!
+//! All workers share the slots towards each host of the API, and the room in front of them: see
+//! [`slots`]. A request that finds a slot free takes no lock.
+//!
 //! # Speed
 //!
 //! `cargo bench --bench whole` counts the instructions that each kind of request costs the real
@@ -158,6 +179,7 @@ pub mod redis;
 pub mod retry;
 pub mod server;
 pub mod session;
+pub mod slots;
 pub mod sockets;
 pub mod stack;
 pub mod supervise;

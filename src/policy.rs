@@ -43,8 +43,8 @@ struct Rules {
     allow: Option<Vec<Rule>>,
     deny: Vec<Rule>,
     guarded: Vec<Tags>,
-    /// By the position of the route in the catalogue.
-    decided: Vec<Option<Arc<Denial>>>,
+    /// By the position of the route in the catalogue, and of the method among those of the route.
+    decided: Vec<Box<[Option<Arc<Denial>>]>>,
 }
 
 impl Policy {
@@ -63,14 +63,16 @@ impl Policy {
         Self { callers, unknown_routes: config.policy.unknown_routes }
     }
 
-    /// Whether the caller at this place may call `route`.
+    /// Whether the caller at this place may call `route` by `method`, which is one of the route's.
     ///
     /// # Errors
     ///
     /// The rule that forbids it.
-    pub fn check(&self, caller: usize, route: &Route) -> Result<(), Arc<Denial>> {
+    pub fn check(&self, caller: usize, method: &Method, route: &Route) -> Result<(), Arc<Denial>> {
         let Some(rules) = self.callers.get(caller) else { return Err(nobody()) };
-        match rules.decided.get(route.index) {
+        let same = |own: &Method| own.as_str().eq_ignore_ascii_case(method.as_str());
+        let at = route.methods().iter().position(same);
+        match at.and_then(|at| rules.decided.get(route.index)?.get(at)) {
             Some(None) => Ok(()),
             Some(Some(denial)) => Err(Arc::clone(denial)),
             None => Err(nobody()),
@@ -107,8 +109,12 @@ impl Rules {
     fn new(name: Arc<str>, allow: Option<Vec<Rule>>, deny: Vec<Rule>, guarded: Vec<Tags>) -> Self {
         let mut rules = Self { name, allow, deny, guarded, decided: Vec::new() };
         let routes = Catalogue::get().routes().iter();
-        let decide = |route: &Route| rules.decide(|rule| rule.pattern.matches(route), route.tags);
-        rules.decided = routes.map(|route| decide(route).map(Arc::new)).collect();
+        let decide = |route: &Route, method: &Method| {
+            rules.decide(|rule| rule.pattern.matches_by(route, method), route.tags).map(Arc::new)
+        };
+        let decide =
+            |route: &Route| route.methods().iter().map(|method| decide(route, method)).collect();
+        rules.decided = routes.map(decide).collect();
         rules
     }
 
@@ -161,7 +167,7 @@ mod tests {
     /// The rule that forbids it, if one does.
     fn rule(policy: &Policy, method: &Method, key: &str) -> Option<String> {
         let verdict = match Catalogue::get().find(method, key) {
-            Lookup::Found(route) => policy.check(0, route),
+            Lookup::Found(route) => policy.check(0, method, route),
             _ => policy.check_unknown(0, method, key),
         };
         verdict.err().map(|denial| denial.to_string())
@@ -215,6 +221,19 @@ mod tests {
         check(&rules, &Method::DELETE, "project/delete", deny);
         let costs = Some("callers.billing.deny: @costs (configuration:7)");
         check(&rules, &Method::POST, "transfer/transfer", costs);
+    }
+
+    #[test]
+    fn a_rule_about_one_method_of_the_hub_is_about_no_other() {
+        let (hub, send) = ("/api/rm", "/api/rm/negotiate");
+        let deny = format!("{BILLING}deny = [\"DELETE *\"]");
+        let rule = Some("callers.billing.deny: DELETE * (configuration:4)");
+        check(&deny, &Method::DELETE, hub, rule);
+        check(&deny, &Method::GET, hub, None);
+        check(&deny, &Method::POST, send, None);
+        let allow = format!("{BILLING}allow = [\"GET *\"]");
+        check(&allow, &Method::GET, hub, None);
+        check(&allow, &Method::POST, send, Some("callers.billing.allow (configuration:4)"));
     }
 
     #[test]

@@ -21,7 +21,8 @@ use crate::{
     policy::Policy,
     retry::Retries,
     session::Sessions,
-    upstream::Upstream,
+    slots::Slots,
+    upstream::{Sites, Upstream},
 };
 
 /// What all workers share. A reload makes another one of it: [`Shared::under`] says of each part
@@ -40,10 +41,14 @@ pub struct Shared {
     pub pauses: Arc<Pauses>,
     /// Whether the API is well.
     pub circuits: Arc<Circuits>,
+    /// How many requests the API bears, and who waits.
+    pub slots: Arc<Slots>,
     /// What came of sending once more.
     pub retries: Arc<Retries>,
     /// What signs us in.
     pub sessions: Arc<Sessions>,
+    /// The API's hosts, and how the connections to them fare.
+    pub sites: Sites,
     /// What time it is.
     pub clock: Clock,
 }
@@ -73,6 +78,7 @@ impl Shared {
             self.callers.under(config)
         };
         let circuits = self.circuits.under(&config.upstream);
+        let slots = self.slots.under(&config.upstream);
         let stay = sessions.positions_in(&self.sessions);
         Ok(Self {
             trail: Arc::clone(&self.trail),                 // all of it
@@ -81,8 +87,10 @@ impl Shared {
             limiter: Arc::new(self.limiter.under(config)),  // what is used up, under way, and counted
             pauses: Arc::new(self.pauses.under(&stay)),     // those of identities that stay
             circuits: Arc::new(circuits),                   // how hosts are that stay, and what was counted
+            slots: Arc::new(slots),                         // what is taken, what hosts bear that stay, and what was counted
             retries: Arc::clone(&self.retries),             // what was counted
             sessions,                                       // those of users that stay
+            sites: upstream.sites().clone(),                // what was counted, and addresses of hosts that stay
             clock: self.clock.clone(),                      // the time
         })
     }
@@ -97,7 +105,7 @@ impl Shared {
 /// Assembles the gateway that `config` describes. Each worker has one, over what is its `own`.
 #[rustfmt::skip] // the comments are the design card: they stay in one column
 pub fn stack(config: &Config, shared: &Shared, own: &Own) -> Gateway {
-    let Shared { sessions, pauses, circuits, retries, .. } = shared;
+    let Shared { sessions, pauses, circuits, slots, retries, .. } = shared;
     ServiceBuilder::new()
         // Towards the caller: may this request pass?
         .layer_fn(Gateway::new)                                                     // opens the exchange; always answers
@@ -111,9 +119,9 @@ pub fn stack(config: &Config, shared: &Shared, own: &Own) -> Gateway {
         // Towards the API: how does it get there?
         .layer(around(Pause::new(pauses, &config.rate_limit)))                      // leaves the API alone while it asks so
         .layer(around(Announce))                                                    // writes down that it begins
-        .layer(around(InjectToken::new(sessions, pauses, circuits, config)))        // signs it in; replays once after a denial
+        .layer(around(InjectToken::new(sessions, pauses, circuits, slots, config))) // signs it in; replays once after a denial
         .layer(around(Retry::new(retries, pauses, circuits, &config.upstream)))     // repeats what is safe to repeat
         .layer(around(Breaker::new(circuits)))                                      // leaves a failing API alone
         .layer(around(Normalise::new(&config.errors)))                              // turns a 499 into an honest problem
-        .service(Forward::new(own.upstream.clone(), &config.upstream, &shared.clock)) // one attempt, within its time
+        .service(Forward::new(own.upstream.clone(), slots, &config.upstream, &shared.clock)) // one attempt, in its turn and within its time
 }

@@ -10,7 +10,8 @@ use std::{
 /// The modules, from the ground up. Each may use the floors below its own.
 const FLOORS: &[&[&str]] = &[
     &["amove", "clock", "config", "gather", "message", "sockets", "supervise"],
-    &["circuit", "redis", "telemetry", "upstream"],
+    &["circuit", "redis", "slots", "telemetry"],
+    &["upstream"],
     &["audit", "caller", "limit", "pause", "policy", "retry", "session"],
     &["problem"],
     &["exchange"],

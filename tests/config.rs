@@ -565,6 +565,22 @@ fn the_effective_configuration_can_be_loaded_again() {
     assert_eq!(body(&first), body(&again));
 }
 
+#[test]
+fn what_is_shown_keeps_the_default_identity_whatever_the_order_of_names() {
+    let two = "[identities.main]\napi_token = \"t\"\n[identities.backup]\napi_token = \"t\"\n";
+    let said = two.replace("[identities.main]\n", "[identities.main]\ndefault = false\n");
+    let moved = format!("{two}default = true\n");
+    for (text, expected) in [(two, "main"), (&*said, "main"), (&*moved, "backup")] {
+        let shown = loaded(text, &[]).show();
+
+        let again = loaded(&shown, &[]);
+
+        assert_eq!(&*again.config.identities[0].name, expected, "{shown}");
+        assert_eq!(shown.matches("default = true").count(), 1, "{shown}");
+    }
+    assert!(!loaded(IDENTITY, &[]).show().contains("default = true"));
+}
+
 /// Each setting of the reference, with its value, examples included.
 fn reference_settings() -> Vec<(Vec<String>, toml_edit::Value)> {
     let uncommented = |line: &str| match line.strip_prefix('#') {
@@ -753,6 +769,18 @@ fn what_tells_one_caller_from_another_belongs_to_one() {
     ] {
         assert!(report.contains(expected), "{expected}: {report}");
     }
+}
+
+#[test]
+fn a_certificate_name_is_kept_without_its_case_and_a_uri_with_it() {
+    let san = |san: &str| {
+        let loaded = loaded(&format!("{IDENTITY}[callers.a]\nsan = \"{san}\"\n"), &[]);
+        loaded.config.callers[0].san.clone().expect("a name").into_string()
+    };
+
+    assert_eq!(san("A.Test"), "a.test");
+    assert_eq!(san("Media@Corp.Test"), "media@corp.test");
+    assert_eq!(san("spiffe://corp.test/Media"), "spiffe://corp.test/Media");
 }
 
 #[test]

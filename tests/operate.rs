@@ -112,6 +112,74 @@ async fn status_tells_of_a_host_that_is_left_alone() {
     assert_eq!(report["ready"], true);
 }
 
+/// The API by its name: wherever `localhost` leads, somebody is at one of its addresses.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_and_metrics_tell_where_connections_go_and_why_they_end() {
+    let emulator = amove().await;
+    let api_url = emulator.api_url().replace("127.0.0.1", "localhost");
+    let settings = [
+        ("AMOVE_GATEWAY_UPSTREAM__API_URL", &*api_url),
+        ("AMOVE_GATEWAY_UPSTREAM__MAX_CONNECTION_AGE", "1ms"),
+        ("AMOVE_GATEWAY_SERVER__WORKERS", "1"),
+    ];
+    let gateway = Gateway::ready(&emulator, &settings).await;
+    for _ in 0..3 {
+        assert_eq!(get(gateway.address, USERINFO).await.status(), 200);
+    }
+
+    let report = json(&ask(&gateway, &["status", "--json"]).await);
+    let metrics = get(gateway.admin, "/metrics").await;
+
+    let api = &report["upstream"][0];
+    assert_eq!((&api["host"], &api["name"]), (&"api".into(), &api_url["http://".len()..].into()));
+    let addresses = api["addresses"].as_array().expect("a list");
+    let port = api_url.rsplit(':').next().expect("a port");
+    let expected = format!("127.0.0.1:{port}");
+    assert!(addresses.iter().any(|it| it["address"] == *expected && it["avoided"] == false));
+    assert!(api["resolved"].is_string() && api["failure"].is_null(), "{api}");
+    let auth = &report["upstream"][1];
+    assert!(auth["resolved"].is_null() && auth["addresses"][0]["address"].is_string(), "{auth}");
+    let metrics = String::from_utf8_lossy(metrics.body());
+    let count = |name: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        line.trim().parse::<f64>().expect("a number")
+    };
+    // The last one may lie aside.
+    let opened = count("amove_gateway_upstream_connections_opened_total{host=\"api\"}");
+    let aged =
+        count("amove_gateway_upstream_connections_closed_total{host=\"api\",reason=\"aged\"}");
+    let open = count("amove_gateway_upstream_connections{host=\"api\"}");
+    assert!(opened >= 3.0 && opened - open == aged, "{opened} {open} {aged}");
+    assert_eq!(count("amove_gateway_upstream_lookups_total{host=\"api\",result=\"failed\"}"), 0.0);
+    assert!(count("amove_gateway_upstream_lookups_total{host=\"api\",result=\"ok\"}") >= 1.0);
+    assert!(count("amove_gateway_upstream_lookup_age_seconds{host=\"api\"}") >= 0.0);
+    assert_eq!(count("amove_gateway_slots_open{host=\"api\"}"), 0.0);
+    assert!(!metrics.contains("amove_gateway_upstream_lookup_age_seconds{host=\"auth\"}"));
+}
+
+/// Whoever dials a name that nobody knows says which.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_not_resolved_is_told_to_callers_and_in_the_log() {
+    let emulator = amove().await;
+    // The system needs not ask anybody: no part of a name is that long.
+    let name = format!("{}.test", "a".repeat(64));
+    let api_url = format!("https://{name}");
+    let settings = [("AMOVE_GATEWAY_UPSTREAM__API_URL", &*api_url)];
+    let gateway = Gateway::ready(&emulator, &settings).await;
+
+    let answer = get(gateway.address, USERINFO).await;
+
+    let body: Value = serde_json::from_slice(answer.body()).expect("a problem");
+    let detail =
+        format!("The name {name} cannot be resolved; the request did not leave the gateway.");
+    assert_eq!((answer.status().as_u16(), &body["detail"]), (502, &detail.into()));
+    let status = answer.headers()["proxy-status"].to_str().expect("text");
+    assert!(status.contains("error=dns_error"), "{status}");
+    let log = gateway.process.stderr();
+    let line = log.lines().find(|line| line.contains("name is not resolved")).expect("a line");
+    assert!(line.contains(&name), "{line}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn status_and_records_tell_what_amove_did_not_want() {
     let emulator = amove().await;

@@ -11,6 +11,7 @@ use crate::{
     limit::Limiter,
     pause::Pauses,
     retry::Retries,
+    slots::{Cause, Priority, Slots},
     stack::Shared,
 };
 
@@ -19,6 +20,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, shared: &Shared) -> fm
     limits(encoder, &shared.limiter)?;
     pauses(encoder, &shared.pauses)?;
     circuits(encoder, &shared.circuits)?;
+    slots(encoder, &shared.slots)?;
     retries(encoder, &shared.retries)
 }
 
@@ -97,6 +99,59 @@ fn circuits(encoder: &mut DescriptorEncoder<'_>, circuits: &Circuits) -> fmt::Re
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (standing, count) in standings.iter().zip(counts) {
             encode_count(&mut family, &[("host", standing.host.name())], count)?;
+        }
+    }
+    Ok(())
+}
+
+fn slots(encoder: &mut DescriptorEncoder<'_>, slots: &Slots) -> fmt::Result {
+    let standings = slots.standings();
+    let gauges = [
+        (
+            "amove_gateway_slots",
+            "Requests that may be under way to a host at once.",
+            standings.map(|it| it.limit),
+        ),
+        (
+            "amove_gateway_slots_under_way",
+            "Requests that are under way to a host: sent, and not answered.",
+            standings.map(|it| it.under_way),
+        ),
+        (
+            "amove_gateway_slots_open",
+            "Requests that hold a connection to a host: until the last byte of the answer has come.",
+            standings.map(|it| it.open),
+        ),
+    ];
+    for (name, help, values) in gauges {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (standing, value) in standings.iter().zip(values) {
+            let value = i64::try_from(value).unwrap_or(i64::MAX);
+            family.encode_family(&[("host", standing.host.name())])?.encode_gauge(&value)?;
+        }
+    }
+    let (name, help) =
+        ("amove_gateway_slots_waiting", "Requests that wait until one may be under way.");
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for standing in &standings {
+        for (priority, waiting) in Priority::ALL.into_iter().zip(standing.waiting) {
+            let labels = [("host", standing.host.name()), ("priority", priority.name())];
+            let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
+            family.encode_family(&labels)?.encode_gauge(&waiting)?;
+        }
+    }
+    let (name, help) = (
+        "amove_gateway_slots_turned_away",
+        "Requests that were turned away because a host has more to do than it can.",
+    );
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for standing in &standings {
+        for (priority, causes) in Priority::ALL.into_iter().zip(standing.turned_away) {
+            for (cause, count) in Cause::ALL.into_iter().zip(causes) {
+                let (host, priority) = (standing.host.name(), priority.name());
+                let labels = [("host", host), ("priority", priority), ("cause", cause.name())];
+                encode_count(&mut family, &labels, count)?;
+            }
         }
     }
     Ok(())

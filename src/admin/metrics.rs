@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{Status, held_back, reload, reply};
+use super::{Status, held_back, network, reload, reply};
 use crate::{
     audit, limit,
     message::Response,
@@ -168,6 +168,7 @@ impl Collector for Facts {
         }
         tunnels(&mut encoder, self.0.tunnels.load(Ordering::Relaxed))?;
         held_back::encode(&mut encoder, &shared)?;
+        network::encode(&mut encoder, &shared.sites)?;
         if let Some(reloads) = &self.0.reloads {
             reload::encode(&mut encoder, &reloads.state())?;
         }

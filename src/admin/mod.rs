@@ -17,7 +17,7 @@ use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLaye
 use self::desk::Desk;
 pub use self::{
     reload::{Applied, Last, Outcome, Refused, Reloads, State as ReloadState, Trigger, Wish},
-    status::{Circuit, Limits, Paused, Report, Status},
+    status::{Circuit, Limits, Paused, Report, Slots, Status},
 };
 use crate::config::secret::Secret;
 
@@ -26,6 +26,7 @@ mod desk;
 mod guard;
 mod held_back;
 mod metrics;
+mod network;
 mod orders;
 mod reload;
 mod reply;

@@ -12,13 +12,17 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{ReloadState, Reloads};
+use super::{
+    ReloadState, Reloads,
+    network::{self, Network},
+};
 use crate::{
     audit,
     circuit::{Circuits, Standing},
     limit::{self, Limiter},
     pause::{InForce, Pauses},
     session::{self, State},
+    slots::{self, Priority},
     stack::Shared,
     supervise::Register,
 };
@@ -73,6 +77,12 @@ pub struct Report {
     /// How the circuit to each host stands.
     #[serde(default)]
     pub circuits: Vec<Circuit>,
+    /// How the connections to each host stand.
+    #[serde(default)]
+    pub upstream: Vec<Network>,
+    /// How much each host bears, and who waits for it.
+    #[serde(default)]
+    pub slots: Vec<Slots>,
     /// How the audit log fares.
     pub audit: audit::State,
     /// What came of reloads, if the configuration can be read again.
@@ -122,6 +132,25 @@ pub struct Circuit {
     pub refused: u64,
 }
 
+/// How much one host bears, and who waits for it.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Slots {
+    /// Which host: `api` or `auth`.
+    pub host: String,
+    /// How many requests may be under way.
+    pub limit: usize,
+    /// How many are.
+    pub under_way: usize,
+    /// How many of them, and of those that were answered, hold a connection.
+    pub open: usize,
+    /// Whether the host has more to do than it can.
+    pub congested: bool,
+    /// How many wait: `write` and `read`.
+    pub waiting: BTreeMap<String, usize>,
+    /// How many were turned away: `write` and `read`.
+    pub turned_away: BTreeMap<String, u64>,
+}
+
 impl Status {
     /// How things stand now.
     pub fn report(&self) -> Report {
@@ -141,6 +170,8 @@ impl Status {
             limits: limits(&shared.limiter),
             pauses: paused(&shared.pauses, &identities, now),
             circuits: circuits(&shared.circuits, now),
+            upstream: network::report(&shared.sites, now),
+            slots: shared.slots.standings().map(slots).into(),
             identities,
             quota_store: shared.limiter.store(),
             audit,
@@ -183,6 +214,20 @@ fn circuits(circuits: &Circuits, now: Timestamp) -> Vec<Circuit> {
         refused: standing.refused,
     };
     circuits.standings(Instant::now()).map(circuit).into()
+}
+
+fn slots(standing: slots::Standing) -> Slots {
+    let named = Priority::ALL.map(|priority| priority.name().to_owned());
+    let turned_away = standing.turned_away.map(|causes| causes.iter().sum());
+    Slots {
+        host: standing.host.name().to_owned(),
+        limit: standing.limit,
+        under_way: standing.under_way,
+        open: standing.open,
+        congested: standing.is_congested,
+        waiting: named.clone().into_iter().zip(standing.waiting).collect(),
+        turned_away: named.into_iter().zip(turned_away).collect(),
+    }
 }
 
 fn after(now: Timestamp, time: Duration) -> Timestamp {

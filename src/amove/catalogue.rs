@@ -29,6 +29,9 @@ const REPEATABLE_WRITES: [&str; 4] = [
     "/api/v1/usergroup/assign_users",
 ];
 
+/// What SignalR asks the hub for.
+static HUB: [Method; 3] = [Method::GET, Method::POST, Method::DELETE];
+
 static RECORDS: LazyLock<Vec<StringRecord>> = LazyLock::new(|| {
     csv::Reader::from_reader(TABLE.as_bytes()).into_records().filter_map(Result::ok).collect()
 });
@@ -131,7 +134,7 @@ impl Catalogue {
             let entry = index.entry(name.to_owned()).or_default();
             let choice = if deeper { &mut entry.below } else { &mut entry.exact };
             for method in route.methods() {
-                choice.methods.push(method);
+                choice.methods.push(method.clone());
                 choice.routes.push(route);
             }
         }
@@ -214,18 +217,10 @@ impl Route {
         })
     }
 
-    /// Whether it is found for `method`.
-    pub fn answers(&self, method: &Method) -> bool {
-        self.methods().iter().any(|own| own == method)
-    }
-
-    /// The hub is one row, but SignalR negotiates, sends and hangs up with other methods.
-    fn methods(&self) -> Vec<Method> {
-        if self.tags.contains(Tags::REALTIME) {
-            vec![Method::GET, Method::POST, Method::DELETE]
-        } else {
-            vec![self.method.clone()]
-        }
+    /// The methods that it is found for. The hub is one row, but SignalR negotiates, sends and
+    /// hangs up with others.
+    pub fn methods(&self) -> &[Method] {
+        if self.tags.contains(Tags::REALTIME) { &HUB } else { std::slice::from_ref(&self.method) }
     }
 }
 

@@ -68,10 +68,15 @@ pub enum Error {
 }
 
 impl RoutePattern {
-    /// Whether it means `route`.
+    /// Whether it means `route`, by any of its methods.
     pub fn matches(&self, route: &Route) -> bool {
-        let method = self.method.as_ref().is_none_or(|method| route.answers(method));
-        method && self.which.matches(&key_of(route), route.tags)
+        route.methods().iter().any(|method| self.matches_by(route, method))
+    }
+
+    /// Whether it means `route` where it is asked for by `method`.
+    pub fn matches_by(&self, route: &Route, method: &Method) -> bool {
+        self.method.as_ref().is_none_or(|own| own == method)
+            && self.which.matches(&key_of(route), route.tags)
     }
 
     /// Whether it means what is asked for by `method` and `key`, which [`paths::read`] made, and

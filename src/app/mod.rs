@@ -40,6 +40,7 @@ use crate::{
     policy::Policy,
     server::{Bound, Files, Server, Tls},
     session::Sessions,
+    slots::Slots,
     sockets::Passed,
     stack::{Own, Shared, stack},
     upstream::Upstream,
@@ -121,7 +122,7 @@ impl App {
             return Err(Error::Unclaimed(address));
         }
         // The workers share the connections, and the sessions have a few of their own.
-        let upstream = Upstream::new(&config.upstream, config.server.workers)?;
+        let upstream = Upstream::new(&config.upstream)?;
         let limiter = Arc::new(Limiter::new(config, Handle::current())?);
         let (trail, writer) = Trail::open_beside(&config.audit, &clock, rival)?;
         let sessions = Sessions::new(
@@ -140,7 +141,9 @@ impl App {
             pauses: Arc::default(),
             retries: Arc::default(),
             circuits: Arc::new(Circuits::new(&config.upstream)),
+            slots: Arc::new(Slots::new(&config.upstream)),
             sessions,
+            sites: upstream.sites().clone(),
             clock: clock.clone(),
         };
         let own = || Own { scribe: trail.scribe(), upstream: upstream.sibling() };

@@ -121,7 +121,7 @@ impl Reloader {
         let (loaded, changes) = read.after(&self.loaded);
         let config = &loaded.config;
         let (upstream, own) = if changes.touch("upstream") {
-            let upstream = Upstream::new(&config.upstream, self.own.len());
+            let upstream = self.upstream.under(&config.upstream);
             let upstream = upstream.map_err(|error| unusable(&error))?;
             let own = self
                 .own

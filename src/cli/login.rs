@@ -45,7 +45,7 @@ const GOODBYE: Duration = Duration::from_secs(10);
 
 /// A login, a look and a logout; returns what to tell about it.
 pub(super) async fn trial(config: &Config, identity: &Identity) -> Result<String, Failure> {
-    let upstream = Upstream::new(&config.upstream, 1)
+    let upstream = Upstream::new(&config.upstream)
         .map_err(|error| Failure::caused(Exit::Config, "there is no way to Amove", &error))?;
     let clock = Clock::system();
     // Sessions are scarce: that of a trial is closed whatever the configuration says.

@@ -236,7 +236,7 @@ fn judge(method: &Method, path: &str, caller: usize, config: &Config) -> Explana
     };
     let tags: Vec<_> = words(route).collect();
     steps.push(format!("route {} {} ({})", route.method, route.template, tags.join(", ")));
-    if let Err(denial) = policy.check(caller, route) {
+    if let Err(denial) = policy.check(caller, method, route) {
         steps.push(format!("{name} may not call it: {denial}"));
         return refused(&format!("403 policy-denied, by {}", denial.rule), steps, Some(route));
     }

@@ -13,7 +13,7 @@ use super::{
     print,
 };
 use crate::{
-    admin::{Circuit, Paused, ReloadState, Report},
+    admin::{Circuit, Paused, ReloadState, Report, Slots},
     audit,
     limit::Status as Store,
     session::{CredentialsKind, State, Status},
@@ -68,6 +68,9 @@ fn gateway(report: &Report, colour: bool) -> String {
     }
     for circuit in report.circuits.iter().filter(|it| it.state != "closed") {
         line(&mut text, "circuit", &paint(&self::circuit(circuit, report.now), Paint::Red, colour));
+    }
+    for slots in report.slots.iter().filter(|it| it.congested) {
+        line(&mut text, "overload", &paint(&overload(slots), Paint::Yellow, colour));
     }
     if let Some(state) = &report.reload {
         reload(&mut text, state, report.now, colour);
@@ -132,6 +135,18 @@ fn circuit(circuit: &Circuit, now: Timestamp) -> String {
         None => "tried again".to_owned(),
     };
     format!("Amove's {host} host keeps failing: {goes_on}; {refused} requests refused")
+}
+
+/// Which host has too much to do, and who waits.
+fn overload(slots: &Slots) -> String {
+    let host = printable(&slots.host);
+    let (waiting, turned_away): (usize, u64) =
+        (slots.waiting.values().sum(), slots.turned_away.values().sum());
+    let limit = slots.limit;
+    format!(
+        "Amove's {host} host bears {limit} requests at once; {waiting} waiting, {turned_away} turned \
+         away so far"
+    )
 }
 
 fn central(state: &audit::central::State, colour: bool) -> String {

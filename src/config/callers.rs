@@ -150,12 +150,14 @@ fn spiffe_id(value: &Value) -> Result<Option<Box<str>>, String> {
     }
 }
 
-/// Names are compared without their case, as DNS does.
+/// Names are compared without their case, as DNS does; a URI (only it has a colon) is compared as it
+/// is, for `/Media` and `/media` are two.
 fn san(value: &Value) -> Result<Option<Box<str>>, String> {
     let text = parse::text(value)?;
     let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic()) && !text.contains('*');
     match text.as_str() {
         "" => Ok(None),
+        _ if is_plain && text.contains(':') => Ok(Some(text.into())),
         _ if is_plain => Ok(Some(text.to_ascii_lowercase().into())),
         _ => Err("expected one DNS name, e-mail address or URI, written out".to_owned()),
     }

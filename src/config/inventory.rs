@@ -55,13 +55,21 @@ impl Inventory {
         }
     }
 
-    /// As TOML, secrets redacted.
-    pub(super) fn toml(&self) -> String {
+    /// As TOML, secrets redacted; `default` is the identity that says so in any case.
+    pub(super) fn toml(&self, default: Option<&str>) -> String {
         let mut text = String::from("# The effective configuration; secrets are redacted.\n");
         let mut last = None;
         for ((section, name), entry) in &self.0 {
+            let is_default = matches!(&section[..], [of, own]
+                if of == "identities" && default.is_some_and(|default| default == own));
             if last.replace(section) != Some(section) {
                 let _ = writeln!(text, "\n[{}]", path(section));
+                if is_default {
+                    let _ = writeln!(text, "default = true  # the first one, or said to be");
+                }
+            }
+            if is_default && name == "default" {
+                continue;
             }
             let _ = writeln!(text, "{} = {}  # {}", key(name), entry.shown, entry.origin);
         }

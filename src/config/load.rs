@@ -80,7 +80,10 @@ impl Loaded {
 
     /// The effective configuration as TOML, secrets redacted, with where each value comes from.
     pub fn show(&self) -> String {
-        self.inventory.toml()
+        let identities = &self.config.identities;
+        // Sections are printed in the order of their names, which would make another the default.
+        let default = identities.first().filter(|_| identities.len() > 1);
+        self.inventory.toml(default.map(|identity| &*identity.name))
     }
 
     /// What comes into force where `before` is in force, and what that changes: a setting that only

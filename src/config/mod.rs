@@ -149,6 +149,14 @@ pub struct Upstream {
     pub response_timeout: Duration,
     /// Over all workers, towards each host.
     pub max_connections: usize,
+    /// After which age a connection takes no other request; `None`: at any age it does.
+    pub max_connection_age: Option<Duration>,
+    /// Whether fewer are used while the host cannot bear more.
+    pub adaptive: bool,
+    /// How many requests may wait for each host.
+    pub max_waiting: usize,
+    /// How long one may wait.
+    pub max_wait: Duration,
     /// How many repeats there may be for each read, on average; 0: none.
     pub retry_budget: f64,
     /// Failures in a row that open the circuit; 0: nothing does.

@@ -132,6 +132,10 @@ impl<'a> Reader<'a> {
         let connect_timeout = self.positive("upstream.connect_timeout", parse::duration);
         let response_timeout = self.positive("upstream.response_timeout", parse::duration);
         let max_connections = self.positive("upstream.max_connections", parse::count);
+        let max_connection_age = self.read("upstream.max_connection_age", parse::duration);
+        let adaptive = self.read("upstream.adaptive", parse::boolean);
+        let max_waiting = self.read("upstream.max_waiting", parse::count);
+        let max_wait = self.read("upstream.max_wait", parse::duration);
         let retry_budget = self.read("upstream.retry_budget", parse::share);
         let breaker_failures = self.read("upstream.breaker_failures", parse::count);
         let breaker_cooldown = self.positive("upstream.breaker_cooldown", parse::duration);
@@ -143,6 +147,10 @@ impl<'a> Reader<'a> {
             connect_timeout: connect_timeout?,
             response_timeout: response_timeout?,
             max_connections: max_connections?,
+            max_connection_age: Some(max_connection_age?).filter(|age| !age.is_zero()),
+            adaptive: adaptive?,
+            max_waiting: max_waiting?,
+            max_wait: max_wait?,
             retry_budget: retry_budget?,
             breaker_failures: breaker_failures?,
             breaker_cooldown: breaker_cooldown?,

@@ -17,13 +17,16 @@ use hyper::body::Incoming;
 pub use self::{
     awaited::Wanted,
     peer::{Certificate, Peer},
+    spare::Spare,
     trailers::{announced, may_trail},
     tunnel::{Duplex, Tunnel, TunnelEnd},
 };
 use awaited::Waiting;
+use spare::Lent;
 
 mod awaited;
 mod peer;
+mod spare;
 mod trailers;
 mod tunnel;
 
@@ -164,6 +167,8 @@ enum Source {
     Trailers(Box<HeaderMap>),
     /// What is not sent until it is wanted.
     Awaited(Box<(Waiting, Self)>),
+    /// What may have to be given back.
+    Lent(Lent),
     /// It has broken off, which nobody has been told yet.
     Broken(Option<BoxError>),
     /// No body: the API has switched protocols, and this is its side of the connection.
@@ -437,6 +442,7 @@ impl Source {
                 *self = source;
                 self.poll_frame(cx)
             }
+            Self::Lent(lent) => lent.poll_frame(cx),
             // It has no end that could be waited for.
             Self::Switched(_) => Poll::Pending,
             Self::Broken(error) => Poll::Ready(error.take().map(Err)),
@@ -485,6 +491,7 @@ impl Source {
             Self::Full(bytes) => bytes.is_empty(),
             Self::Incoming(incoming) | Self::Driven(incoming, _) => incoming.is_end_stream(),
             Self::Awaited(awaited) => awaited.1.is_end_stream(),
+            Self::Lent(lent) => lent.is_end_stream(),
             Self::Resumed(..) | Self::Trailers(_) | Self::Broken(_) | Self::Switched(_) => false,
         }
     }
@@ -493,6 +500,7 @@ impl Source {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Awaited(awaited) => awaited.1.size_hint(),
+            Self::Lent(lent) => lent.size_hint(),
             // With an exact size there is no place for trailers in HTTP/1.
             Self::Trailers(_) | Self::Broken(_) | Self::Switched(_) => SizeHint::default(),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),

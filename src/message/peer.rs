@@ -26,7 +26,7 @@ pub enum Peer {
 pub struct Certificate {
     /// The SPIFFE id among its URIs, if it has exactly one.
     pub spiffe_id: Option<Box<str>>,
-    /// Its DNS names, e-mail addresses and URIs.
+    /// Its DNS names and e-mail addresses in lower case, and its URIs as they are.
     pub names: Vec<Box<str>>,
 }
 

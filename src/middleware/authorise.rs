@@ -33,7 +33,7 @@ impl Middleware for Authorise {
     ) -> Answer {
         let caller = exchange.caller()?.index;
         let verdict = match exchange.destination()?.route {
-            Some(route) => self.policy.check(caller, route),
+            Some(route) => self.policy.check(caller, request.method(), route),
             // On the normalised copy, like everything that is decided about a path.
             None => match paths::read(request.uri().path()) {
                 Ok(place) => self.policy.check_unknown(caller, request.method(), &place.key),

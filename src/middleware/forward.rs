@@ -1,4 +1,4 @@
-//! Headers for the API; one attempt, within its time.
+//! Headers for the API; one attempt, in its turn and within its time.
 
 use std::{
     pin::pin,
@@ -10,7 +10,12 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use http_body::Body as _;
 use tokio::time::timeout;
 
-use super::{Answer, Next, receive::VIA, sanitise::sanitise_answer};
+use super::{
+    Answer, Next,
+    entrance::{self, Entrance},
+    receive::VIA,
+    sanitise::sanitise_answer,
+};
 use crate::{
     amove::tags::Tags,
     clock::{Clock, deadlines::Deadlines},
@@ -19,7 +24,8 @@ use crate::{
     message::{BoxError, Malformed, Request, TooLarge},
     pause::Wish,
     problem::{Kind, Problem},
-    upstream::{self, Upstream},
+    slots::{Slot, Slots},
+    upstream::{self, Step, Upstream},
 };
 
 /// The member of a problem that names the time that was over.
@@ -32,16 +38,23 @@ const LONG_POLL: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub struct Forward {
     upstream: Upstream,
+    entrance: Entrance,
     response_timeout: Duration,
     deadlines: Deadlines,
     clock: Clock,
 }
 
 impl Forward {
-    /// Sends over `upstream`, and waits as long as `config` says.
-    pub fn new(upstream: Upstream, config: &config::Upstream, clock: &Clock) -> Self {
+    /// Sends over `upstream` when one of `slots` is free, and waits as long as `config` says.
+    pub fn new(
+        upstream: Upstream,
+        slots: &Slots,
+        config: &config::Upstream,
+        clock: &Clock,
+    ) -> Self {
         let (response_timeout, deadlines) = (config.response_timeout, Deadlines::default());
-        Self { upstream, response_timeout, deadlines, clock: clock.clone() }
+        let entrance = Entrance::new(slots);
+        Self { upstream, entrance, response_timeout, deadlines, clock: clock.clone() }
     }
 
     /// How long nothing may happen before there is a response.
@@ -55,9 +68,9 @@ impl Forward {
     }
 
     /// Waits for a response as long as the request still makes progress, and then once more.
-    async fn send(&self, exchange: &Exchange, request: Request) -> Answer {
+    async fn send(&self, exchange: &Exchange, request: Request, slot: Slot) -> Answer {
         let host = exchange.destination()?.host();
-        let mut sending = pin!(self.upstream.send(host, request));
+        let mut sending = pin!(self.upstream.send_in(host, request, Some(slot)));
         let mut sent = exchange.bytes_in();
         let patience = self.patience(exchange)?;
         loop {
@@ -78,12 +91,15 @@ impl Forward {
 impl Next for Forward {
     async fn run(&self, exchange: &Arc<Exchange>, request: Request) -> Answer {
         let request = prepare(exchange, request, self.response_timeout).await?;
+        let (turn, slot) = self.entrance.admit(exchange).await?;
         let started = Instant::now();
 
-        let answer = self.send(exchange, request).await;
+        let answer = self.send(exchange, request, slot).await;
 
         let status = answer.as_ref().ok().map(|response| response.status());
-        exchange.attempted(status, started.elapsed());
+        let took = started.elapsed();
+        exchange.attempted(status, took);
+        entrance::heard(turn, &answer, took);
         let response = answer?;
         if let Some(wish) = Wish::of(response.status(), response.headers(), &self.clock) {
             exchange.set_wish(wish);
@@ -171,17 +187,31 @@ impl From<upstream::Error> for Problem {
             Error::RequestBody(error) => return body_broke_off(error.into()),
             Error::ConnectTimeout { step, .. } => Self::new(Kind::UpstreamTimeout, unreachable)
                 .member(TIMEOUT, step.name())
-                .proxy_error("connection_timeout")
+                .proxy_error(if step == Step::Lookup {
+                    "dns_timeout"
+                } else {
+                    "connection_timeout"
+                })
                 .retry_after(Duration::from_secs(5)),
+            Error::Lookup { ref host, .. } => {
+                let detail = format!(
+                    "The name {host} cannot be resolved; the request did not leave the gateway."
+                );
+                Self::new(Kind::UpstreamUnreachable, detail)
+                    .proxy_error("dns_error")
+                    .retry_after(Duration::from_secs(5))
+            }
+            Error::Unprocessed(_) => Self::new(
+                Kind::UpstreamUnreachable,
+                "Amove did not process the request; nothing of it took effect.",
+            )
+            .proxy_error("connection_terminated")
+            .retry_after(Duration::from_secs(1)),
             Error::Roots(_) => Self::new(Kind::UpstreamUnreachable, unreachable)
                 .retry_after(Duration::from_secs(5)),
             Error::Connect { ref source, .. } => Self::new(Kind::UpstreamUnreachable, unreachable)
                 .proxy_error(no_connection(source))
                 .retry_after(Duration::from_secs(5)),
-            Error::Exhausted { .. } => {
-                Self::new(Kind::Overloaded, "All connections to Amove are in use.")
-                    .retry_after(Duration::from_secs(1))
-            }
             Error::Broken(_) => Self::new(
                 Kind::UpstreamUnreachable,
                 "Amove broke the connection off; whether the request took effect is not known.",

@@ -15,6 +15,7 @@ use crate::{
     pause::Pauses,
     problem::{Kind, Problem},
     session::{self, Sessions, Token},
+    slots::Slots,
 };
 
 /// When to come back where nobody knows better.
@@ -35,16 +36,17 @@ pub struct InjectToken {
 
 impl InjectToken {
     /// Signs in with `sessions`; asks for no request token during one of `pauses`, nor while one of
-    /// `circuits` is open.
+    /// `circuits` is open or all of `slots` are taken.
     pub fn new(
         sessions: &Arc<Sessions>,
         pauses: &Arc<Pauses>,
         circuits: &Arc<Circuits>,
+        slots: &Slots,
         config: &Config,
     ) -> Self {
         Self {
             sessions: Arc::clone(sessions),
-            mint: Mint::new(sessions, pauses, circuits, &config.rate_limit),
+            mint: Mint::new(sessions, pauses, circuits, slots, &config.rate_limit),
             request_tokens: config.policy.request_token_routes,
             patience: config.upstream.response_timeout,
             replay_buffers: config.identities.iter().map(|it| it.replay_buffer).collect(),

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod authenticate;
 pub mod authorise;
 pub mod breaker;
+mod entrance;
 pub mod find_route;
 pub mod forward;
 pub mod inject_token;

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, header};
 use super::{
     admit,
     breaker::{self, Breaker, Sign},
+    entrance::{self, Entrance},
     forward,
     pause::Pause,
 };
@@ -24,10 +25,8 @@ use crate::{
     pause::{Pauses, Wish},
     problem::{Kind, Problem},
     session::{self, Sessions},
-    upstream::{
-        self,
-        auth::{self, Unavailable},
-    },
+    slots::Slots,
+    upstream::auth::{self, Unavailable},
 };
 
 /// The body is held in memory; it is a small form.
@@ -39,18 +38,22 @@ pub(super) struct Mint {
     sessions: Arc<Sessions>,
     pause: Pause,
     breaker: Breaker,
+    entrance: Entrance,
 }
 
 impl Mint {
-    /// Those of `sessions`, but none during one of `pauses`, nor while the circuit is open.
+    /// Those of `sessions`, but none during one of `pauses`, nor while the circuit is open or all of
+    /// `slots` are taken.
     pub(super) fn new(
         sessions: &Arc<Sessions>,
         pauses: &Arc<Pauses>,
         circuits: &Arc<Circuits>,
+        slots: &Slots,
         config: &config::RateLimit,
     ) -> Self {
         let (pause, breaker) = (Pause::new(pauses, config), Breaker::new(circuits));
-        Self { sessions: Arc::clone(sessions), pause, breaker }
+        let entrance = Entrance::new(slots);
+        Self { sessions: Arc::clone(sessions), pause, breaker, entrance }
     }
 
     /// Puts a fresh token into the body, unless the caller has put one there.
@@ -80,7 +83,9 @@ impl Mint {
     async fn token(&self, identity: usize) -> Result<SecretString, Problem> {
         let trial = self.pause.pass(identity, Host::Auth).await?;
         let pass = self.breaker.pass(Host::Auth)?;
+        let (turn, slot) = self.entrance.enter(Host::Auth, entrance::TOKEN).await?;
         let minted = self.sessions.request_token().await;
+        drop((turn, slot));
         breaker::heard(Host::Auth, pass, minted.as_ref().map_or_else(sign, |_| Sign::Well));
         let wish = minted.as_ref().err().and_then(wish);
         self.pause.heard(identity, Host::Auth, wish, trial.filter(|_| minted.is_ok()));
@@ -93,7 +98,6 @@ fn sign(error: &session::Error) -> Sign {
     let session::Error::NoRequestToken { source, .. } = error else { return Sign::None };
     let auth::Error::Unavailable(why) = &**source else { return Sign::Well };
     match why {
-        Unavailable::Upstream(upstream::Error::Exhausted { .. }) => Sign::None,
         Unavailable::Upstream(_) | Unavailable::Timeout(_) | Unavailable::Broken(_) => {
             Sign::Failing
         }

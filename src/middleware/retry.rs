@@ -97,7 +97,7 @@ impl Retry {
                     problem = again;
                 }
                 // It was not sent, but the one before was.
-                Err(again) if again.kind() == Kind::CircuitOpen => break,
+                Err(again) if matches!(again.kind(), Kind::CircuitOpen | Kind::Overloaded) => break,
                 answer => {
                     let is_timeout =
                         answer.as_ref().is_err_and(|it| it.kind() == Kind::UpstreamTimeout);

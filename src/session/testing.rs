@@ -293,7 +293,7 @@ impl World {
         let clock = Clock::following(Timestamp::from_second(1_800_000_000).expect("a time"));
         let (auth, port) = Auth::start(clock.clone()).await;
         let config = upstream(port);
-        let upstream = Upstream::new(&config, 1).expect("an upstream");
+        let upstream = Upstream::new(&config).expect("an upstream");
         let store = SessionStore { kind: StoreKind::Memory, on_error: StoreError::Local };
         let sessions = Sessions::new(
             &[identity],
@@ -404,6 +404,10 @@ fn upstream(port: u16) -> config::Upstream {
         connect_timeout: Duration::from_secs(5),
         response_timeout: Duration::from_secs(60),
         max_connections: 16,
+        max_connection_age: None,
+        adaptive: false,
+        max_waiting: 0,
+        max_wait: Duration::ZERO,
         retry_budget: 0.0,
         breaker_failures: 0,
         breaker_cooldown: Duration::from_secs(5),

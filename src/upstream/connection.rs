@@ -3,31 +3,41 @@
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
-    sync::Weak,
+    sync::{Arc, Weak},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use http_body::Body as _;
 use hyper::{
     body::Incoming,
     client::conn::{TrySendError, http1},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     Error,
+    counts::Ending,
+    life::Life,
     pool::{Pool, goes_on},
     quiet::Quiet,
-    switched::{Switched, switches_to_websocket},
-    tls::Stream,
+    switched::{Switched, names, switches_to_websocket},
+    tls::{Stream, socket},
 };
 use crate::{
     clock::deadlines::Silence,
     gather::Gathered,
     message::{Body, Drive, Driven, Request, Response, Wanted},
+    slots::Slot,
 };
+
+/// How long an unused connection is kept: shorter than servers wait before they hang up.
+const KEEP: Duration = Duration::from_secs(50);
+
+/// A server that says when it will hang up may do so a little earlier, as seen from here.
+const EARLIER: Duration = Duration::from_secs(1);
 
 /// What an attempt on one connection ended with, if not with a response.
 pub(super) enum Failed {
@@ -63,15 +73,18 @@ pub(super) struct Connection {
     /// How long the present answer says nothing, and whether that matters.
     silence: Silence,
     goes_on: bool,
-    /// When it was last put aside.
-    pub(super) idle_since: Instant,
+    pub(super) life: Arc<Life>,
+    /// When it was last put aside, and how long it may lie there.
+    idle_since: Instant,
+    keep: Duration,
     /// Where it belongs, and its right to be in use.
-    lease: Option<(Weak<Pool>, OwnedSemaphorePermit)>,
+    lease: Option<(Weak<Pool>, Option<Slot>)>,
 }
 
 impl Connection {
     /// Begins to speak HTTP/1.1 on `stream`.
     pub(super) async fn begin(stream: Stream, silence: Silence) -> Result<Box<Self>, hyper::Error> {
+        let life = Arc::clone(&socket(&stream).life);
         let (sender, driver) =
             http1::Builder::new().handshake(TokioIo::new(Gathered(stream))).await?;
         let (quiet, idle_since) = (Quiet::new(), Instant::now());
@@ -82,9 +95,26 @@ impl Connection {
             sends_body: false,
             silence,
             goes_on: true,
+            life,
             idle_since,
+            keep: KEEP,
             lease: None,
         }))
+    }
+
+    /// Nobody needs it for now.
+    pub(super) fn rest(&mut self, now: Instant) {
+        self.idle_since = now;
+    }
+
+    /// Whether it has lain aside for too long.
+    pub(super) fn is_unused(&self, now: Instant) -> bool {
+        now.duration_since(self.idle_since) >= self.keep
+    }
+
+    /// It is not used again, and this is why.
+    pub(super) fn close(self: Box<Self>, ending: Ending) {
+        self.life.end(ending);
     }
 
     /// Whether it can take a request: notices that the API has closed it meanwhile.
@@ -120,9 +150,10 @@ impl Connection {
         mut self: Box<Self>,
         response: http::Response<Incoming>,
         pool: Weak<Pool>,
-        permit: OwnedSemaphorePermit,
+        slot: Option<Slot>,
     ) -> Response {
-        self.lease = Some((pool, permit));
+        self.lease = Some((pool, slot));
+        self.keep = keep(response.headers());
         if response.body().is_end_stream() {
             // Nobody reads a body that is empty, so nobody would notice its end.
             Box::into_pin(self).release();
@@ -137,7 +168,7 @@ impl Connection {
     pub(super) async fn switch(
         mut self: Box<Self>,
         response: http::Response<Incoming>,
-        permit: OwnedSemaphorePermit,
+        slot: Option<Slot>,
     ) -> Result<Response, Error> {
         if !switches_to_websocket(response.headers()) {
             return Err(Error::Ambiguous("it switches to another protocol than was asked for"));
@@ -148,9 +179,25 @@ impl Connection {
         }
         let Self { driver, .. } = *self;
         let parts = driver.into_parts();
-        let far = Switched::new(parts.io.into_inner().0, parts.read_buf, permit);
+        let far = Switched::new(parts.io.into_inner().0, parts.read_buf, slot);
         Ok(response.map(|_| Body::switched(Box::new(far))).into())
     }
+}
+
+/// How long the connection of this answer may lie aside: shorter than its server says it waits.
+fn keep(headers: &HeaderMap) -> Duration {
+    // The field means nothing where `Connection` does not name it.
+    if !names(headers, &header::CONNECTION, b"keep-alive") {
+        return KEEP;
+    }
+    let value = headers.get("keep-alive").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let timeout = value.split(',').find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        let is_it = name.trim().eq_ignore_ascii_case("timeout");
+        is_it.then(|| value.trim().parse().ok()).flatten()
+    });
+    let timeout = timeout.map(Duration::from_secs);
+    timeout.map_or(KEEP, |timeout| timeout.saturating_sub(EARLIER).min(KEEP))
 }
 
 /// Holds the body back until the API says that it wants it.
@@ -167,13 +214,16 @@ fn until_wanted(mut request: Request) -> Request {
 
 impl Drive for Connection {
     fn poll_body(mut self: Pin<&mut Self>, body: &mut Incoming, cx: &mut Context<'_>) -> Driven {
-        let Self { driver, quiet, silence, goes_on, .. } = &mut *self;
+        let Self { driver, quiet, silence, goes_on, life, .. } = &mut *self;
         let mut ended = false;
         let frame = quiet.poll(cx, |cx| {
             // First the connection, then what it has brought.
             ended = Pin::new(&mut *driver).poll(cx).is_ready();
             Pin::new(&mut *body).poll_frame(cx)
         });
+        if ended {
+            life.end(Ending::Peer);
+        }
         let silence = goes_on.then_some(silence);
         let stalled = silence.is_some_and(|silence| is_too_long(silence, frame.is_pending(), cx));
         Driven { frame, ended, stalled }
@@ -185,7 +235,7 @@ impl Drive for Connection {
         if connection.sends_body && !connection.is_alive(&mut Context::from_waker(Waker::noop())) {
             return;
         }
-        if let Some((pool, _permit)) = connection.lease.take()
+        if let Some((pool, _slot)) = connection.lease.take()
             && let Some(pool) = pool.upgrade()
         {
             pool.put_aside(connection);
@@ -206,7 +256,7 @@ fn is_too_long(silence: &mut Silence, is_silent: bool, cx: &Context<'_>) -> bool
 pub(super) struct Multiplexed {
     /// How long the answer says nothing, if that matters.
     pub(super) silence: Option<Silence>,
-    pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) _slot: Option<Slot>,
 }
 
 impl Drive for Multiplexed {
@@ -218,4 +268,33 @@ impl Drive for Multiplexed {
     }
 
     fn release(self: Pin<Box<Self>>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(connection: &'static str, keep_alive: &'static str, expected: u64) {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONNECTION, HeaderValue::from_static(connection));
+        headers.insert("keep-alive", HeaderValue::from_static(keep_alive));
+        assert_eq!(keep(&headers), Duration::from_secs(expected), "{connection} {keep_alive}");
+    }
+
+    #[test]
+    fn who_says_when_it_hangs_up_is_believed() {
+        assert_eq!(keep(&HeaderMap::new()), KEEP);
+        check("keep-alive", "timeout=5", 4);
+        check("Keep-Alive, x", "max=100, Timeout = 30", 29);
+        check("keep-alive", "timeout=1", 0);
+        check("keep-alive", "timeout=0", 0);
+        check("keep-alive", "timeout=600", 50);
+        for nothing in ["", "timeout", "timeout=", "timeout=-1", "timeout=x", "max=5"] {
+            check("keep-alive", nothing, 50);
+        }
+        check("x", "timeout=5", 50);
+    }
 }

@@ -8,64 +8,122 @@ pub use crate::amove::host::Host;
 use crate::{
     config,
     message::{BoxError, Request, Response},
+    slots::Slot,
 };
 
+mod addresses;
 pub mod auth;
 mod connection;
+mod counts;
+mod dial;
+mod life;
+mod order;
 mod pool;
 mod quiet;
+mod race;
+mod shared;
+mod site;
 mod switched;
+#[cfg(test)]
+mod tests;
 mod tls;
 pub mod trust;
+mod unprocessed;
 pub mod userinfo;
 
+pub use addresses::Known;
+pub use counts::{Counted, Ending, Step};
+pub use site::{Sites, Standing};
+
+use addresses::Resolve;
 use pool::Pool;
+use site::Site;
 
 /// The way to both hosts of the API. Cloning it shares the connections.
 #[derive(Clone, Debug)]
 pub struct Upstream {
     api: Arc<Pool>,
     auth: Arc<Pool>,
+    sites: Sites,
 }
 
 impl Upstream {
     /// Prepares the way that `config` describes; connects when it is first used.
     ///
-    /// `sharers` is how many of these there will be: each has its share of
-    /// `upstream.max_connections`.
-    ///
     /// # Errors
     ///
     /// [`Error::Roots`] when `upstream.ca_file` or the system's trust roots cannot be used.
-    pub fn new(config: &config::Upstream, sharers: usize) -> Result<Self, Error> {
+    pub fn new(config: &config::Upstream) -> Result<Self, Error> {
+        Self::resolved_by(config, &addresses::system())
+    }
+
+    /// The same, but names are looked up by `resolve`.
+    fn resolved_by(config: &config::Upstream, resolve: &Resolve) -> Result<Self, Error> {
+        let site = |base| Site::new(base, config, resolve);
+        Self::over(config, Sites([site(&config.api_url), site(&config.auth_url)]))
+    }
+
+    /// The way that another `config` describes, without any connection yet. What was counted stays,
+    /// and so do the addresses of hosts that do.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub fn under(&self, config: &config::Upstream) -> Result<Self, Error> {
+        let Sites([api, auth]) = &self.sites;
+        let sites = [api.under(&config.api_url, config), auth.under(&config.auth_url, config)];
+        Self::over(config, Sites(sites))
+    }
+
+    fn over(config: &config::Upstream, sites: Sites) -> Result<Self, Error> {
         let tls = tls::Tls::new(config).map_err(Error::Roots)?;
-        Ok(Self {
-            api: Arc::new(Pool::new(config, &config.api_url, tls.clone(), sharers)),
-            auth: Arc::new(Pool::new(config, &config.auth_url, tls, sharers)),
-        })
+        let Sites([api, auth]) = &sites;
+        let api = Pool::new(config, api, tls.clone());
+        let auth = Pool::new(config, auth, tls);
+        Ok(Self { api, auth, sites })
+    }
+
+    /// Both hosts, as the network sees them; siblings have the same.
+    pub const fn sites(&self) -> &Sites {
+        &self.sites
     }
 
     /// The same way with connections of its own: each worker has one.
     #[must_use]
     pub fn sibling(&self) -> Self {
-        Self { api: Arc::new(self.api.sibling()), auth: Arc::new(self.auth.sibling()) }
+        let (api, auth) = (self.api.sibling(), self.auth.sibling());
+        Self { api, auth, sites: self.sites.clone() }
     }
 
     /// Sends `request`, whose URI is in origin form, to `host` and waits for the response's head.
     /// With an `Upgrade` field it may switch protocols, see [`crate::message::Body::into_tunnel`].
     ///
-    /// One attempt: only a request of which nothing was written is sent again, on another
-    /// connection.
+    /// One attempt: a request is sent again only if nothing of it was written, or if the host says
+    /// that it has not processed it; then also if it is a write.
     ///
     /// # Errors
     ///
     /// See [`Error`].
     pub async fn send(&self, host: Host, request: Request) -> Result<Response, Error> {
+        self.send_in(host, request, None).await
+    }
+
+    /// The same, in a slot that is held until the last byte of the response has come.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn send_in(
+        &self,
+        host: Host,
+        request: Request,
+        slot: Option<Slot>,
+    ) -> Result<Response, Error> {
         let pool = match host {
             Host::Api => &self.api,
             Host::Auth => &self.auth,
         };
-        let response = pool.send(request).await?;
+        let response = pool.send(request, slot).await?;
         unambiguous(&response)?;
         Ok(response)
     }
@@ -77,6 +135,14 @@ pub enum Error {
     /// The trust roots cannot be used.
     #[error("cannot prepare TLS for the API")]
     Roots(#[source] BoxError),
+    /// Nobody knows an address of the host.
+    #[error("cannot resolve {host}")]
+    Lookup {
+        /// Host and port that were to be dialled.
+        host: Arc<str>,
+        /// What the resolver said.
+        source: Arc<io::Error>,
+    },
     /// No connection could be opened, or its TLS handshake failed.
     #[error("cannot connect to {host}")]
     Connect {
@@ -95,42 +161,19 @@ pub enum Error {
         /// What took too long.
         step: Step,
     },
-    /// All connections that `upstream.max_connections` allows stayed in use.
-    #[error("all {limit} connections to {host} stayed in use")]
-    Exhausted {
-        /// Host and port.
-        host: Arc<str>,
-        /// This worker's share of `upstream.max_connections`.
-        limit: usize,
-    },
     /// The connection ended before there was a response, or what came was not HTTP.
     #[error("the API broke the connection off")]
     Broken(#[source] hyper::Error),
+    /// The API says that it has not processed the request, and there is nothing left to send again,
+    /// or it was said too often.
+    #[error("the API did not process the request")]
+    Unprocessed(#[source] hyper::Error),
     /// The request's own body broke off, so that the request was never complete.
     #[error("the request's body broke off")]
     RequestBody(#[source] hyper::Error),
     /// The response can be read in more than one way.
     #[error("the API's response is ambiguous: {0}")]
     Ambiguous(&'static str),
-}
-
-/// A step on the way to a connection.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Step {
-    /// The name is looked up, and somebody is called.
-    Connect,
-    /// Somebody is there, and shakes hands.
-    Tls,
-}
-
-impl Step {
-    /// Its name in errors and problems.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::Tls => "tls",
-        }
-    }
 }
 
 /// Nobody has asked for it.
@@ -142,6 +185,7 @@ impl Error {
     pub fn is_hang_up(&self) -> bool {
         match self {
             Self::Connect { source, .. } => is_hang_up(source),
+            Self::Unprocessed(_) => true,
             Self::Broken(error) => {
                 error.is_incomplete_message() || error.is_closed() || breaks_off(error)
             }

@@ -6,58 +6,46 @@
 use std::{
     fmt,
     future::poll_fn,
-    io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     task::Poll,
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, StatusCode, Uri, Version, header, uri::PathAndQuery};
-use hyper::{body::Incoming, client::conn::http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{
-    net::TcpStream,
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout},
-};
+use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
+use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::{
-    Error, Step, UNASKED,
+    Error, UNASKED,
     connection::{Connection, Failed, Multiplexed},
-    tls::{Tls, negotiated_http2},
+    counts::Ending,
+    dial::{Dialler, Speaks},
+    shared::{Place, Share, address},
+    site::{Reserve, Site},
+    tls::{Stream, Tls, negotiated_http2},
+    unprocessed::Unprocessed,
 };
 use crate::{
     clock::deadlines::Deadlines,
     config::{self, Http2},
-    message::{Body, Request, Response},
+    message::{Body, Request, Response, Spare},
+    slots::Slot,
 };
 
-/// How long an unused connection is kept: shorter than servers wait before they hang up.
-const KEEP: Duration = Duration::from_secs(50);
-
-/// How long the shared connection may be silent while answers are awaited, until it is asked
-/// whether it still lives, and how long it has for its answer: else every request would wait for a
-/// connection that is dead.
-const ALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
+/// How much of a body is kept while it is not known whether the API processes it.
+const ROOM: usize = 64 * 1024;
 
 /// The connections to one host.
 pub(super) struct Pool {
-    base: config::BaseUrl,
-    /// Host and port, as `Host` and `:authority` want them.
-    authority: Arc<str>,
+    dialler: Dialler,
     host_header: Option<HeaderValue>,
     http2: Http2,
-    connect_timeout: Duration,
     /// How long a body may be silent.
     patience: Duration,
     deadlines: Deadlines,
-    tls: Tls,
-    limit: usize,
-    /// A permit for each exchange under way: more connections are never needed.
-    free: Arc<Semaphore>,
     /// Last in, first out: what is not needed grows old and is closed.
     #[expect(
         clippy::vec_box,
@@ -65,7 +53,7 @@ pub(super) struct Pool {
     )]
     idle: Mutex<Vec<Box<Connection>>>,
     /// The connection that all share, where the host speaks HTTP/2.
-    shared: Mutex<Option<http2::SendRequest<Body>>>,
+    shared: Place,
     /// Held while dialling a host known to speak HTTP/2: one connection is enough.
     dialling: tokio::sync::Mutex<()>,
     speaks_http2: AtomicBool,
@@ -74,63 +62,51 @@ pub(super) struct Pool {
 /// What a request can be sent on.
 enum Line {
     Own(Box<Connection>),
-    Shared(http2::SendRequest<Body>),
+    Shared(Share),
 }
 
 impl Pool {
-    pub(super) fn new(
-        config: &config::Upstream,
-        base: &config::BaseUrl,
-        tls: Tls,
-        sharers: usize,
-    ) -> Self {
-        let authority = authority(base);
-        let limit = config.max_connections.div_ceil(sharers.max(1)).max(1);
-        Self {
-            base: base.clone(),
-            host_header: HeaderValue::from_str(&authority).ok(),
-            authority,
-            http2: config.http2,
-            connect_timeout: config.connect_timeout,
-            patience: config.response_timeout,
-            deadlines: Deadlines::default(),
-            tls,
-            limit,
-            free: Arc::new(Semaphore::new(limit)),
-            idle: Mutex::default(),
-            shared: Mutex::default(),
-            dialling: tokio::sync::Mutex::default(),
-            speaks_http2: AtomicBool::new(!base.tls && config.http2 == Http2::Always),
-        }
+    pub(super) fn new(config: &config::Upstream, site: &Arc<Site>, tls: Tls) -> Arc<Self> {
+        let speaks_http2 = !site.base.tls && config.http2 == Http2::Always;
+        let dialler = Dialler { site: Arc::clone(site), tls, within: config.connect_timeout };
+        Self::over(dialler, config.http2, config.response_timeout, speaks_http2)
     }
 
     /// A pool for the same host without any connection yet.
-    pub(super) fn sibling(&self) -> Self {
-        Self {
-            base: self.base.clone(),
-            authority: Arc::clone(&self.authority),
-            host_header: self.host_header.clone(),
-            http2: self.http2,
-            connect_timeout: self.connect_timeout,
-            patience: self.patience,
+    pub(super) fn sibling(&self) -> Arc<Self> {
+        let speaks_http2 = self.speaks_http2.load(Ordering::Relaxed);
+        Self::over(self.dialler.clone(), self.http2, self.patience, speaks_http2)
+    }
+
+    fn over(dialler: Dialler, http2: Http2, patience: Duration, speaks_http2: bool) -> Arc<Self> {
+        let site = Arc::clone(&dialler.site);
+        let pool = Arc::new(Self {
+            host_header: HeaderValue::from_str(&dialler.site.authority).ok(),
+            dialler,
+            http2,
+            patience,
             deadlines: Deadlines::default(),
-            tls: self.tls.clone(),
-            limit: self.limit,
-            free: Arc::new(Semaphore::new(self.limit)),
             idle: Mutex::default(),
-            shared: Mutex::default(),
+            shared: Place::default(),
             dialling: tokio::sync::Mutex::default(),
-            speaks_http2: AtomicBool::new(self.speaks_http2.load(Ordering::Relaxed)),
-        }
+            speaks_http2: AtomicBool::new(speaks_http2),
+        });
+        let reserve: Weak<Self> = Arc::downgrade(&pool);
+        site.enlist(reserve);
+        pool
     }
 
     /// See [`super::Upstream::send`].
-    pub(super) async fn send(self: &Arc<Self>, mut request: Request) -> Result<Response, Error> {
-        let permit = self.permit().await?;
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        mut request: Request,
+        slot: Option<Slot>,
+    ) -> Result<Response, Error> {
         if let Some(host) = &self.host_header {
             request.headers_mut().insert(header::HOST, host.clone());
         }
         let switches = request.headers().contains_key(header::UPGRADE);
+        let mut refusals = 0;
         loop {
             let line = if switches { self.http1_line().await? } else { self.line().await? };
             let failed = match line {
@@ -138,26 +114,30 @@ impl Pool {
                     *request.version_mut() = Version::HTTP_11;
                     match connection.exchange(request).await {
                         Ok((response, connection)) if switches && is_switch(&response) => {
-                            return connection.switch(response, permit).await;
+                            return connection.switch(response, slot).await;
                         }
                         // Nobody knows what follows, so it is not put aside.
                         Ok((response, _)) if is_switch(&response) => return Err(UNASKED),
                         Ok((response, connection)) => {
-                            return Ok(connection.deliver(response, Arc::downgrade(self), permit));
+                            return Ok(connection.deliver(response, Arc::downgrade(self), slot));
                         }
                         Err(failed) => failed,
                     }
                 }
-                Line::Shared(mut sender) => {
-                    self.address(&mut request);
-                    match sender.try_send_request(request.into_inner()).await {
+                Line::Shared(mut share) => {
+                    address(&mut request, &self.dialler.site);
+                    let spare = request.spare(ROOM);
+                    match share.sender.try_send_request(request.into_inner()).await {
                         Ok(response) => {
                             let silence = goes_on(response.headers())
                                 .then(|| self.deadlines.silence(self.patience));
-                            let lease = Box::pin(Multiplexed { _permit: permit, silence });
+                            let lease = Box::pin(Multiplexed { _slot: slot, silence });
                             return Ok(response.map(|body| Body::driven(body, lease)).into());
                         }
-                        Err(error) => error.into(),
+                        Err(error) => {
+                            refusals += 1;
+                            self.refused(error.into(), spare, share.number, refusals)
+                        }
                     }
                 }
             };
@@ -170,61 +150,83 @@ impl Pool {
         }
     }
 
+    /// What the shared connection of this number refused to process can go elsewhere, if `spare`
+    /// is left of it.
+    fn refused(&self, failed: Failed, spare: Spare, number: u64, refusals: usize) -> Failed {
+        let Failed::Lost(Error::Broken(error)) = failed else { return failed };
+        let Some(unprocessed) = Unprocessed::of(&error) else {
+            return Failed::Lost(Error::Broken(error));
+        };
+        if unprocessed.ends_connection() {
+            self.shared.retire(number, Ending::Peer);
+        }
+        let spare = if unprocessed.may_repeat(refusals) { spare.take_back() } else { None };
+        let (host, is_sent_again) = (&*self.dialler.site.authority, spare.is_some());
+        tracing::debug!(host, ?unprocessed, is_sent_again, "request was not processed");
+        self.dialler.site.counts.unprocessed(is_sent_again);
+        spare.map_or(Failed::Lost(Error::Unprocessed(error)), Failed::Unsent)
+    }
+
     /// Keeps `connection` for another exchange.
     pub(super) fn put_aside(&self, mut connection: Box<Connection>) {
         if self.speaks_http2.load(Ordering::Relaxed) {
             // It was for a switch of protocols; other requests share theirs.
-            return;
+            return connection.close(Ending::Unused);
         }
         let now = Instant::now();
-        connection.idle_since = now;
+        if let Some(ending) = connection.life.spent(now) {
+            return connection.close(ending);
+        }
+        connection.rest(now);
         let mut idle = lock(&self.idle);
         // The oldest lie at the bottom; at most two a call, so that nobody pays for many.
         for _ in 0..2 {
-            if idle.first().is_some_and(|oldest| now.duration_since(oldest.idle_since) > KEEP) {
-                idle.remove(0);
+            if idle.first().is_some_and(|oldest| oldest.is_unused(now)) {
+                idle.remove(0).close(Ending::Unused);
             }
         }
         idle.push(connection);
     }
 
-    /// Waits for its turn while all connections are in use.
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
-        if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
-            return Ok(permit);
-        }
-        let waiting = timeout(self.connect_timeout, Arc::clone(&self.free).acquire_owned());
-        match Box::pin(waiting).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(Error::Exhausted { host: Arc::clone(&self.authority), limit: self.limit }),
-        }
-    }
-
     /// A connection that lives: one put aside, the shared one, or a new one. What is seldom done is
     /// boxed, so that it takes no room in the future of every request.
-    async fn line(&self) -> Result<Line, Error> {
+    async fn line(self: &Arc<Self>) -> Result<Line, Error> {
         if let Some(line) = self.open_line().await {
             return Ok(line);
         }
         if !self.speaks_http2.load(Ordering::Relaxed) {
-            return Box::pin(self.dial()).await;
+            return Box::pin(self.connect()).await;
         }
         let _one_at_a_time = self.dialling.lock().await;
         match self.open_line().await {
             Some(line) => Ok(line),
-            None => Box::pin(self.dial()).await,
+            None => Box::pin(self.connect()).await,
         }
     }
 
-    async fn open_line(&self) -> Option<Line> {
-        let shared = lock(&self.shared).clone();
-        if let Some(mut sender) = shared {
-            if sender.ready().await.is_ok() {
-                return Some(Line::Shared(sender));
-            }
-            lock(&self.shared).take_if(|sender| sender.is_closed());
+    async fn open_line(self: &Arc<Self>) -> Option<Line> {
+        if !self.speaks_http2.load(Ordering::Relaxed) {
+            return self.idle_line().await;
         }
-        self.idle_line().await
+        let share = self.shared.share(Instant::now())?;
+        if share.wants_replacement {
+            tokio::spawn(Arc::clone(self).replace());
+        }
+        Some(Line::Shared(share))
+    }
+
+    /// Opens another shared connection in place of one that is old: no request waits for it.
+    async fn replace(self: Arc<Self>) {
+        let _one_at_a_time = self.dialling.lock().await;
+        match self.connect().await {
+            Ok(Line::Shared(_)) => {}
+            Ok(Line::Own(connection)) => self.put_aside(connection),
+            Err(error) => {
+                let host = &*self.dialler.site.authority;
+                let error = error.to_string();
+                tracing::debug!(host, error, "an old connection is not replaced yet");
+            }
+        }
     }
 
     /// A connection that was put aside and lives.
@@ -232,8 +234,15 @@ impl Pool {
         loop {
             let mut connection = lock(&self.idle).pop()?;
             let alive = poll_fn(|cx| Poll::Ready(connection.is_alive(cx))).await;
-            if alive && connection.idle_since.elapsed() < KEEP {
-                return Some(Line::Own(connection));
+            if !alive {
+                connection.close(Ending::Peer);
+                continue;
+            }
+            let now = Instant::now();
+            let unused = connection.is_unused(now).then_some(Ending::Unused);
+            match unused.or_else(|| connection.life.spent(now)) {
+                Some(ending) => connection.close(ending),
+                None => return Some(Line::Own(connection)),
             }
         }
     }
@@ -241,93 +250,37 @@ impl Pool {
     /// A connection that speaks HTTP/1.1, whatever else the host speaks: only there are protocols
     /// switched.
     async fn http1_line(&self) -> Result<Line, Error> {
-        match self.idle_line().await {
-            Some(line) => Ok(line),
-            None => {
-                let is_there = AtomicBool::new(false);
-                Box::pin(self.in_time(&is_there, self.connect_http1(&is_there))).await
-            }
+        if let Some(line) = self.idle_line().await {
+            return Ok(line);
         }
+        let stream = Box::pin(self.dialler.dial(Speaks::Http1)).await?;
+        self.begin_http1(stream).await
     }
 
-    async fn dial(&self) -> Result<Line, Error> {
-        let is_there = AtomicBool::new(false);
-        self.in_time(&is_there, self.connect(&is_there)).await
-    }
-
-    /// Waits for a connection; `is_there` is set when there is somebody to shake hands with.
-    async fn in_time(
-        &self,
-        is_there: &AtomicBool,
-        connecting: impl Future<Output = Result<Line, Error>>,
-    ) -> Result<Line, Error> {
-        match timeout(self.connect_timeout, connecting).await {
-            Ok(line) => line,
-            Err(_) => Err(Error::ConnectTimeout {
-                host: Arc::clone(&self.authority),
-                within: self.connect_timeout,
-                step: if is_there.load(Ordering::Relaxed) { Step::Tls } else { Step::Connect },
-            }),
-        }
-    }
-
-    async fn connect_tcp(&self, is_there: &AtomicBool) -> io::Result<TcpStream> {
-        let tcp = TcpStream::connect((&*self.base.host, self.base.port)).await?;
-        tcp.set_nodelay(true)?;
-        is_there.store(true, Ordering::Relaxed);
-        Ok(tcp)
-    }
-
-    async fn connect_http1(&self, is_there: &AtomicBool) -> Result<Line, Error> {
-        let failed = |source| Error::Connect { host: Arc::clone(&self.authority), source };
-        let tcp = self.connect_tcp(is_there).await.map_err(failed)?;
-        let stream = self.tls.wrap_http1(&self.base, tcp).await.map_err(failed)?;
+    async fn begin_http1(&self, stream: Stream) -> Result<Line, Error> {
         let silence = self.deadlines.silence(self.patience);
         Ok(Line::Own(Connection::begin(stream, silence).await?))
     }
 
-    async fn connect(&self, is_there: &AtomicBool) -> Result<Line, Error> {
-        let failed = |source| Error::Connect { host: Arc::clone(&self.authority), source };
-        let tcp = self.connect_tcp(is_there).await.map_err(failed)?;
-        let stream = self.tls.wrap(&self.base, tcp).await.map_err(failed)?;
+    async fn connect(&self) -> Result<Line, Error> {
+        let stream = self.dialler.dial(Speaks::Any).await?;
         let http2 = negotiated_http2(&stream).unwrap_or(self.http2 == Http2::Always);
         self.speaks_http2.store(http2, Ordering::Relaxed);
         if !http2 {
-            let silence = self.deadlines.silence(self.patience);
-            return Ok(Line::Own(Connection::begin(stream, silence).await?));
+            self.shared.empty();
+            return self.begin_http1(stream).await;
         }
-        let (sender, driver) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(ALIVE.0)
-            .keep_alive_timeout(ALIVE.1)
-            .max_header_list_size(64 * 1024)
-            .max_send_buf_size(64 * 1024)
-            .max_pending_accept_reset_streams(20)
-            .max_local_error_reset_streams(100)
-            .adaptive_window(true)
-            .handshake(TokioIo::new(stream))
-            .await?;
-        // Many exchanges share it, so none of them can drive it: it ends with its last sender.
-        tokio::spawn(driver);
-        *lock(&self.shared) = Some(sender.clone());
-        Ok(Line::Shared(sender))
+        Ok(Line::Shared(self.shared.begin(stream).await?))
     }
+}
 
-    /// Puts scheme and authority into the URI, where HTTP/2 wants them.
-    fn address(&self, request: &mut Request) {
-        let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        parts.scheme =
-            Some(if self.base.tls { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
-        parts.authority = self.authority.parse().ok();
-        parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
-        // Of whole and valid parts there is always a URI.
-        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-        let headers = request.headers_mut();
-        headers.remove(header::HOST);
-        headers.remove(header::TRANSFER_ENCODING);
-        // There a body goes up when there is a window for it.
-        headers.remove(header::EXPECT);
-        *request.version_mut() = Version::HTTP_2;
+impl Reserve for Pool {
+    fn give_up(&self) -> bool {
+        let oldest = {
+            let mut idle = lock(&self.idle);
+            (!idle.is_empty()).then(|| idle.remove(0))
+        };
+        oldest.map(|oldest| oldest.close(Ending::Unused)).is_some()
     }
 }
 
@@ -343,14 +296,6 @@ fn is_switch(response: &http::Response<Incoming>) -> bool {
     response.status() == StatusCode::SWITCHING_PROTOCOLS
 }
 
-/// Host and port, the port left out where it is the scheme's own.
-fn authority(base: &config::BaseUrl) -> Arc<str> {
-    let host =
-        if base.host.contains(':') { format!("[{}]", base.host) } else { base.host.to_string() };
-    let own = if base.tls { 443 } else { 80 };
-    if base.port == own { host.into() } else { format!("{host}:{}", base.port).into() }
-}
-
 /// Nothing can panic while one of these locks is held.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -358,6 +303,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("host", &self.authority).finish_non_exhaustive()
+        f.debug_struct("Pool").field("host", &self.dialler.site.authority).finish_non_exhaustive()
     }
 }

@@ -10,13 +10,13 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    sync::OwnedSemaphorePermit,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::tls::Stream;
+use super::{
+    counts::Ending,
+    tls::{Stream, socket},
+};
+use crate::slots::Slot;
 
 /// After how much silence the system asks whether the other side is still there.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -27,17 +27,19 @@ const AGAIN: Duration = Duration::from_secs(15);
 pub(super) struct Switched {
     stream: Stream,
     ahead: Bytes,
-    _permit: OwnedSemaphorePermit,
+    _slot: Option<Slot>,
 }
 
 impl Switched {
     /// Behind the head that has switched came `ahead`.
-    pub(super) fn new(stream: Stream, ahead: Bytes, permit: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(stream: Stream, ahead: Bytes, slot: Option<Slot>) -> Self {
         let asks = TcpKeepalive::new().with_time(SILENCE).with_interval(AGAIN);
-        if let Err(error) = SockRef::from(tcp(&stream)).set_tcp_keepalive(&asks) {
+        let socket = socket(&stream);
+        socket.life.end(Ending::Tunnel);
+        if let Err(error) = SockRef::from(&socket.tcp).set_tcp_keepalive(&asks) {
             tracing::debug!(error = error.to_string(), "no keep-alive for a tunnel");
         }
-        Self { stream, ahead, _permit: permit }
+        Self { stream, ahead, _slot: slot }
     }
 }
 
@@ -50,17 +52,10 @@ pub(super) fn switches_to_websocket(headers: &HeaderMap) -> bool {
 }
 
 /// Whether `wanted` is in the list that these fields are.
-fn names(headers: &HeaderMap, field: &HeaderName, wanted: &[u8]) -> bool {
+pub(super) fn names(headers: &HeaderMap, field: &HeaderName, wanted: &[u8]) -> bool {
     let all = headers.get_all(field).iter();
     all.flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .any(|name| name.trim_ascii().eq_ignore_ascii_case(wanted))
-}
-
-fn tcp(stream: &Stream) -> &TcpStream {
-    match stream {
-        Stream::Left(tcp) => tcp,
-        Stream::Right(tls) => tls.get_ref().0,
-    }
 }
 
 impl AsyncRead for Switched {

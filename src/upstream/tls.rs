@@ -3,18 +3,17 @@
 use std::{io, sync::Arc};
 
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 
-use super::trust;
+use super::{life::Socket, trust};
 use crate::{
     config::{self, BaseUrl, Http2},
     message::BoxError,
 };
 
 /// A connected stream: in the clear, or not.
-pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+pub(super) type Stream = Either<Socket, Box<TlsStream<Socket>>>;
 
 /// Wraps connections into TLS where the base URL says `https`.
 #[derive(Clone)]
@@ -47,14 +46,14 @@ impl Tls {
         Ok(Self(Some(Connectors { any, http1 })))
     }
 
-    /// Makes `tcp` what `base` asks for.
-    pub(super) async fn wrap(&self, base: &BaseUrl, tcp: TcpStream) -> io::Result<Stream> {
-        connect(self.0.as_ref().map(|connectors| &connectors.any), base, tcp).await
+    /// Makes `socket` what `base` asks for.
+    pub(super) async fn wrap(&self, base: &BaseUrl, socket: Socket) -> io::Result<Stream> {
+        connect(self.0.as_ref().map(|connectors| &connectors.any), base, socket).await
     }
 
     /// The same, to speak HTTP/1.1 whatever else the host speaks.
-    pub(super) async fn wrap_http1(&self, base: &BaseUrl, tcp: TcpStream) -> io::Result<Stream> {
-        connect(self.0.as_ref().map(|connectors| &connectors.http1), base, tcp).await
+    pub(super) async fn wrap_http1(&self, base: &BaseUrl, socket: Socket) -> io::Result<Stream> {
+        connect(self.0.as_ref().map(|connectors| &connectors.http1), base, socket).await
     }
 }
 
@@ -67,11 +66,19 @@ impl std::fmt::Debug for Tls {
 async fn connect(
     connector: Option<&TlsConnector>,
     base: &BaseUrl,
-    tcp: TcpStream,
+    socket: Socket,
 ) -> io::Result<Stream> {
-    let (true, Some(connector)) = (base.tls, connector) else { return Ok(Stream::Left(tcp)) };
+    let (true, Some(connector)) = (base.tls, connector) else { return Ok(Stream::Left(socket)) };
     let name = ServerName::try_from(base.host.to_string()).map_err(io::Error::other)?;
-    Ok(Stream::Right(Box::new(connector.connect(name, tcp).await?)))
+    Ok(Stream::Right(Box::new(connector.connect(name, socket).await?)))
+}
+
+/// The connection below.
+pub(super) fn socket(stream: &Stream) -> &Socket {
+    match stream {
+        Stream::Left(socket) => socket,
+        Stream::Right(tls) => tls.get_ref().0,
+    }
 }
 
 /// Whether the handshake settled on HTTP/2; nothing is settled without TLS.

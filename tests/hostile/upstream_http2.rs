@@ -110,8 +110,7 @@ fn bomb() -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_it_does_the_next_request_goes_elsewhere() {
-    let misdeeds: [(&str, Misdeed); 14] = [
-        ("farewell", |_| frame(GOAWAY, 0, 0, &[0; 8])),
+    let misdeeds: [(&str, Misdeed); 13] = [
         ("calm down", |_| frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 11])),
         ("nonsense", |_| b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".repeat(1000)),
         ("a block without end", |stream| {
@@ -254,4 +253,161 @@ async fn a_farewell_lets_what_is_under_way_finish() {
         assert_eq!((answer.status().as_u16(), &**answer.body()), (200, &b"old"[..]));
     }
     assert_eq!((later.status().as_u16(), &**later.body()), (200, &b"new"[..]));
+}
+
+/// What an API has received, in its order: on which connection, and the body.
+type Seen = Arc<Mutex<Vec<(usize, Vec<u8>)>>>;
+
+/// What is written when a request has come: on which connection, in which stream, and the how many
+/// of them it is there.
+type Reaction = fn(connection: usize, stream: u32, number: usize) -> Vec<u8>;
+
+/// An API that reads whole requests and reacts to each; on its first connection it does so as soon
+/// as there are `enough` bytes of one.
+async fn reacting(enough: usize, reaction: Reaction) -> (SocketAddr, Seen) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let seen = Seen::default();
+    let shared = Arc::clone(&seen);
+    tokio::spawn(async move {
+        let mut connections = 0;
+        while let Ok((stream, _)) = listener.accept().await {
+            connections += 1;
+            let enough = if connections == 1 { enough } else { usize::MAX };
+            let shared = Arc::clone(&shared);
+            tokio::spawn(react(Raw::over(stream), connections, enough, reaction, shared));
+        }
+    });
+    (address, seen)
+}
+
+async fn react(mut raw: Raw, connection: usize, enough: usize, reaction: Reaction, seen: Seen) {
+    raw.reader.skip_preface().await;
+    // Windows that let everything through.
+    let windows = [settings(&[(4, 1 << 20)]), frame(WINDOW_UPDATE, 0, 0, &[0, 0x10, 0, 0])];
+    raw.write(&[&windows.concat()[..], &frame(SETTINGS, ACK, 0, &[])].concat()).await;
+    let (mut number, mut bodies) = (0, std::collections::BTreeMap::<u32, Vec<u8>>::new());
+    while let Some(frame) = raw.reader.read().await {
+        match frame.kind {
+            HEADERS => drop(bodies.insert(frame.stream, Vec::new())),
+            DATA => bodies.entry(frame.stream).or_default().extend(&frame.payload),
+            _ => continue,
+        }
+        let is_whole = frame.flags & END_STREAM != 0;
+        let is_large = bodies.get(&frame.stream).is_some_and(|body| body.len() >= enough);
+        if is_whole || is_large {
+            let body = bodies.remove(&frame.stream).unwrap_or_default();
+            seen.lock().expect("a lock").push((connection, body));
+            number += 1;
+            raw.write(&reaction(connection, frame.stream, number)).await;
+        }
+    }
+}
+
+fn goodbye(last: u32) -> Vec<u8> {
+    frame(GOAWAY, 0, 0, &[&last.to_be_bytes()[..], &[0; 4]].concat())
+}
+
+fn refusal(stream: u32) -> Vec<u8> {
+    frame(RST_STREAM, 0, stream, &[0, 0, 0, 7])
+}
+
+async fn post(gateway: &Gateway, body: &[u8]) -> http::Response<bytes::Bytes> {
+    let mut request = process_support::request("POST", PATH);
+    *request.body_mut() = bytes::Bytes::copy_from_slice(body).into();
+    process_support::call(gateway.address, request).await.expect("an answer")
+}
+
+async fn counted(gateway: &Gateway, result: &str) -> bool {
+    let metrics = get(gateway.admin, "/metrics").await;
+    let text = String::from_utf8_lossy(metrics.body()).into_owned();
+    let line = "amove_gateway_upstream_unprocessed_total{host=\"api\",result=";
+    text.contains(&format!("{line}{result}"))
+}
+
+/// A write that came after the last one which is served goes over a new connection, whole; the one
+/// before it is answered where it was sent, and nothing is done twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_was_not_processed_is_sent_again() {
+    let (address, seen) =
+        reacting(usize::MAX, |connection, stream, number| match (connection, number) {
+            (1, 1 | 2) => Vec::new(),
+            // The last one that is served is the first one.
+            (1, _) => [goodbye(1), answer(1, b"old")].concat(),
+            _ => answer(stream, b"new"),
+        })
+        .await;
+    let (gateway, _auth) = gateway(address).await;
+    let bodies = [&b"one"[..], b"two", b"three"];
+
+    let answers = futures_util::future::join_all(bodies.map(|it| post(&gateway, it))).await;
+    let later = post(&gateway, b"four").await;
+
+    assert!(answers.iter().all(|answer| answer.status() == 200), "{answers:?}");
+    let of = |body: &[u8]| answers.iter().filter(|answer| **answer.body() == *body).count();
+    assert_eq!((of(b"old"), of(b"new"), &**later.body()), (1, 2, &b"new"[..]));
+    let mut seen = seen.lock().expect("a lock").clone();
+    let again = seen.split_off(3);
+    for (connection, body) in &seen {
+        // The first one is served, the others come again.
+        let comes_again = again.iter().any(|(_, later)| later == body);
+        assert_eq!((*connection, comes_again), (1, *body != seen[0].1), "{seen:?} {again:?}");
+    }
+    assert!(again.len() == 3 && again.iter().all(|it| it.0 == 2), "{again:?}");
+    assert!(counted(&gateway, "\"sent_again\"} 2").await);
+}
+
+/// A request that is refused is sent again over the same connection, but not for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_was_refused_is_sent_again_but_not_for_ever() {
+    let (address, seen) = reacting(usize::MAX, |_, stream, number| match number {
+        1 | 4.. => refusal(stream),
+        _ => answer(stream, b"done"),
+    })
+    .await;
+    let (gateway, _auth) = gateway(address).await;
+
+    assert_eq!(post(&gateway, b"first").await.body(), "done");
+    assert_eq!(post(&gateway, b"second").await.body(), "done");
+    let refused = post(&gateway, b"third").await;
+
+    let text = String::from_utf8_lossy(refused.body());
+    assert_eq!(refused.status(), 502, "{text}");
+    assert!(text.contains("did not process the request; nothing of it took effect"), "{text}");
+    let seen = seen.lock().expect("a lock").clone();
+    let expected = [&b"first"[..], b"first", b"second", b"third", b"third", b"third"];
+    assert_eq!(seen, expected.map(|body| (1, body.to_vec())));
+    assert!(counted(&gateway, "\"sent_again\"} 3").await);
+    assert!(counted(&gateway, "\"given_up\"} 1").await);
+}
+
+/// A streamed write is sent again as long as not much of it has gone; else who has sent it is told
+/// that nothing took effect.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_streamed_write_that_was_not_processed_the_beginning_is_kept() {
+    let reaction: Reaction = |connection, stream, _| match connection {
+        1 => goodbye(0),
+        _ => answer(stream, b"new"),
+    };
+    for (body, farewell_after, is_kept) in [(40_000, 10_000, true), (400_000, 200_000, false)] {
+        let (address, seen) = reacting(farewell_after, reaction).await;
+        let (gateway, _auth) = gateway(address).await;
+        let body = vec![b'x'; body];
+
+        let streamed = post(&gateway, &body).await;
+        let next = post(&gateway, b"next").await;
+
+        assert_eq!(next.body(), "new");
+        let seen = seen.lock().expect("a lock").clone();
+        if is_kept {
+            assert_eq!((streamed.status().as_u16(), &**streamed.body()), (200, &b"new"[..]));
+            let again = seen.iter().find(|(connection, _)| *connection == 2);
+            assert!(again.is_some_and(|(_, again)| *again == body));
+        } else {
+            let text = String::from_utf8_lossy(streamed.body());
+            assert_eq!(streamed.status(), 502, "{text}");
+            assert!(text.contains("nothing of it took effect"), "{text}");
+            assert_eq!(seen.iter().filter(|it| it.0 == 2).count(), 1, "it is not sent again");
+        }
+    }
 }

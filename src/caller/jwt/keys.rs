@@ -59,21 +59,22 @@ impl Source {
             KeySource::Url { base, path } => (base, path),
         };
         // The issuer is dialled like the API: with the same roots of trust, limits and checks.
-        let upstream = Upstream::new(
-            &config::Upstream {
-                api_url: base.clone(),
-                auth_url: base.clone(),
-                ca_file: config.ca_file.clone(),
-                http2: Http2::Never,
-                connect_timeout: PATIENCE,
-                response_timeout: PATIENCE,
-                max_connections: 1,
-                retry_budget: 0.0,
-                breaker_failures: 0,
-                breaker_cooldown: Duration::from_secs(5),
-            },
-            1,
-        );
+        let upstream = Upstream::new(&config::Upstream {
+            api_url: base.clone(),
+            auth_url: base.clone(),
+            ca_file: config.ca_file.clone(),
+            http2: Http2::Never,
+            connect_timeout: PATIENCE,
+            response_timeout: PATIENCE,
+            max_connections: 1,
+            max_connection_age: None,
+            adaptive: false,
+            max_waiting: 0,
+            max_wait: Duration::ZERO,
+            retry_budget: 0.0,
+            breaker_failures: 0,
+            breaker_cooldown: Duration::from_secs(5),
+        });
         let path = path.parse().unwrap_or_else(|_| Uri::from_static("/"));
         Ok(Self::Url { upstream: upstream.map_err(Error::Unprepared)?, path })
     }

@@ -24,9 +24,10 @@ pub(super) fn names(certificate: &CertificateDer<'_>) -> Certificate {
 
 fn named(alternatives: &[GeneralName<'_>]) -> Certificate {
     let text = |name: &GeneralName<'_>| match name {
-        GeneralName::DNSName(text) | GeneralName::RFC822Name(text) | GeneralName::URI(text) => {
-            Some((*text).to_owned().into_boxed_str()).filter(|text| is_plain(text))
+        GeneralName::DNSName(text) | GeneralName::RFC822Name(text) => {
+            Some(text.to_ascii_lowercase()).filter(|text| is_plain(text))
         }
+        GeneralName::URI(text) => Some((*text).to_owned()).filter(|text| is_plain(text)),
         _ => None,
     };
     let ids: Vec<_> = alternatives
@@ -41,7 +42,10 @@ fn named(alternatives: &[GeneralName<'_>]) -> Certificate {
         [id] if id.starts_with(SPIFFE) && is_plain(id) => Some(id.into()),
         _ => None,
     };
-    Certificate { spiffe_id, names: alternatives.iter().filter_map(text).take(MAX_NAMES).collect() }
+    Certificate {
+        spiffe_id,
+        names: alternatives.iter().filter_map(text).map(Into::into).take(MAX_NAMES).collect(),
+    }
 }
 
 /// In any spelling, so that none hides beside another.
@@ -82,6 +86,11 @@ mod tests {
         check(&[URI(billing), URI("SPIFFE://x")], None, &[billing, "SPIFFE://x"]);
         check(&[URI("SPIFFE://x")], None, &["SPIFFE://x"]);
         check(&[DNSName(billing)], None, &[billing]);
+        check(
+            &[DNSName("A.Test"), RFC822Name("A@b.TEST"), URI("https://a.test/B")],
+            None,
+            &["a.test", "a@b.test", "https://a.test/B"],
+        );
         check(&[IPAddress(&[127, 0, 0, 1])], None, &[]);
         check(&[DNSName("a\0.test"), DNSName("a\n"), DNSName(""), DNSName("ä.test")], None, &[]);
     }

@@ -15,7 +15,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
         allow.push("\"GET user/*\"");
         let policy = Policy::new(&config(&format!("callers.first.allow = [{}]", allow.join(", "))));
         group.bench_function(BenchmarkId::new("rules", rules), |bencher| {
-            bencher.iter(|| policy.check(0, black_box(route())).expect("it may"));
+            bencher.iter(|| policy.check(0, &route().method, black_box(route())).expect("it may"));
         });
     }
     group.finish();
