@@ -56,13 +56,7 @@ pub(super) async fn serve(
         let is_last = protocol == Protocol::Http1 && care.edge.ends.load(Ordering::Relaxed);
         async move {
             let answer = answer.await;
-            answer.map(|it| {
-                let mut answer = sent(it, open);
-                if is_last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    answer.headers_mut().insert(header::CONNECTION, CLOSE);
-                }
-                answer
-            })
+            answer.map(|it| sent(it, open, is_last))
         }
     });
     match protocol {
@@ -71,8 +65,8 @@ pub(super) async fn serve(
     }
 }
 
-/// An answer as hyper takes it.
-fn sent(answer: Response, open: Option<Open>) -> http::Response<Sending> {
+/// An answer as hyper takes it; the last one of its connection says so.
+fn sent(answer: Response, open: Option<Open>, is_last: bool) -> http::Response<Sending> {
     let mut answer = answer.into_inner();
     if answer.body().is_switched()
         && let Some(tunnel) = std::mem::take(answer.body_mut()).into_tunnel()
@@ -80,10 +74,11 @@ fn sent(answer: Response, open: Option<Open>) -> http::Response<Sending> {
     {
         open.switch(tunnel);
     }
-    if open.as_ref().is_some_and(Open::is_early) {
-        // What is left of the request is not read, so that nothing can follow it. Hyper says so
-        // itself, but not where the answer was there at once.
-        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    // What is left of an early one's request is not read, so that nothing can follow it. Hyper says so
+    // itself, but not where the answer was there at once.
+    let is_early = open.as_ref().is_some_and(Open::is_early);
+    if is_early || (is_last && answer.status() != StatusCode::SWITCHING_PROTOCOLS) {
+        answer.headers_mut().insert(header::CONNECTION, CLOSE);
     }
     answer.map(|body| Sending::new(body, open))
 }
