@@ -485,14 +485,24 @@ impl Source {
         }
     }
 
+    /// Asked many times for each message: what would keep it from being inlined stands apart.
+    #[inline]
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_empty(),
             Self::Incoming(incoming) | Self::Driven(incoming, _) => incoming.is_end_stream(),
+            Self::Awaited(_) | Self::Lent(_) => self.is_end_of_another(),
+            Self::Resumed(..) | Self::Trailers(_) | Self::Broken(_) | Self::Switched(_) => false,
+        }
+    }
+
+    #[cold]
+    fn is_end_of_another(&self) -> bool {
+        match self {
             Self::Awaited(awaited) => awaited.1.is_end_stream(),
             Self::Lent(lent) => lent.is_end_stream(),
-            Self::Resumed(..) | Self::Trailers(_) | Self::Broken(_) | Self::Switched(_) => false,
+            _ => false,
         }
     }
 
