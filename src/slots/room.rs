@@ -163,3 +163,73 @@ impl<T> Room<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const LAST: Order = Order::Last(Duration::from_millis(20));
+
+    /// A room for three, into which these came one after the other.
+    fn room(priorities: [Priority; 3], order: Order, now: Instant) -> Room<u32> {
+        let mut room = Room::new();
+        for (number, priority) in (0..).zip(priorities) {
+            let entry = room.enter(priority, number, 3, order, now + MS * number);
+            assert!(matches!(entry, Entry::Waits(_)));
+        }
+        room
+    }
+
+    #[test]
+    fn writes_are_let_in_first_and_the_last_to_come_once_there_are_always_too_many() {
+        for (order, expected) in [(Order::First, [1, 0, 2]), (LAST, [1, 2, 0])] {
+            let priorities = [Priority::Read, Priority::Write, Priority::Read];
+            let mut room = room(priorities, order, Instant::now());
+
+            let let_in: Vec<_> = std::iter::from_fn(|| room.next(order)).collect();
+
+            assert_eq!(let_in, expected, "{order:?}");
+        }
+    }
+
+    #[test]
+    fn where_it_is_full_whoever_would_be_let_in_last_gives_way() {
+        let (read, write) = (Priority::Read, Priority::Write);
+        for (waiting, newcomer, order, gives_way) in [
+            ([read, write, read], write, Order::First, Some(2)),
+            ([read, write, read], read, Order::First, None),
+            ([write, write, write], write, Order::First, None),
+            ([write, read, read], write, LAST, Some(1)),
+            ([write, read, read], read, LAST, Some(1)),
+            ([write, write, write], write, LAST, Some(0)),
+            ([write, write, write], read, LAST, None),
+        ] {
+            let now = Instant::now();
+            let mut room = room(waiting, order, now);
+
+            let entry = room.enter(newcomer, 9, 3, order, now + MS * 9);
+
+            let displaced = match entry {
+                Entry::Displaces(_, ticket) => Some(ticket),
+                Entry::Full(9) => None,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!((displaced, room.len()), (gives_way, 3), "{waiting:?} {newcomer:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_late_is_told_so_and_writes_have_hope_for_twice_as_long() {
+        let now = Instant::now();
+        let mut room = room([Priority::Write, Priority::Read, Priority::Read], LAST, now);
+        let late = |room: &mut Room<u32>, after| room.late(LAST, now + MS * after);
+
+        assert_eq!(late(&mut room, 20), None);
+        assert_eq!(late(&mut room, 22), Some(1));
+        assert_eq!(late(&mut room, 22), None);
+        assert_eq!((late(&mut room, 41), late(&mut room, 41)), (Some(0), Some(2)));
+        assert_eq!(room.late(Order::First, now + MS * 900), None);
+        assert_eq!(room.busy_for(now + MS * 900), Duration::ZERO, "nobody is left");
+    }
+}
