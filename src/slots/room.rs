@@ -26,13 +26,18 @@ impl Priority {
     }
 }
 
+/// Whoever comes later than that after the last one is the first of another crowd.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// Those who wait, each with the ticket that lets it in.
 #[derive(Debug)]
 pub(super) struct Room<T> {
     /// By priority; in the order in which they came.
     lines: [VecDeque<Waiting<T>>; Priority::ALL.len()],
-    /// Since when somebody has been waiting.
+    /// Since when somebody has been waiting, but for short breaks.
     since: Option<Instant>,
+    /// When the last one came.
+    last: Option<Instant>,
     number: u64,
 }
 
@@ -67,7 +72,7 @@ pub(super) enum Order {
 impl<T> Room<T> {
     /// An empty one.
     pub(super) fn new() -> Self {
-        Self { lines: [VecDeque::new(), VecDeque::new()], since: None, number: 0 }
+        Self { lines: [VecDeque::new(), VecDeque::new()], since: None, last: None, number: 0 }
     }
 
     /// How many wait.
@@ -82,7 +87,8 @@ impl<T> Room<T> {
 
     /// For how long somebody or other has been waiting.
     pub(super) fn busy_for(&self, now: Instant) -> Duration {
-        self.since.map_or(Duration::ZERO, |since| now.duration_since(since))
+        let since = self.since.filter(|_| self.len() > 0);
+        since.map_or(Duration::ZERO, |since| now.duration_since(since))
     }
 
     /// Takes somebody in, if that makes no more than `places`. Where it is full, those who would be
@@ -103,7 +109,11 @@ impl<T> Room<T> {
         }
         self.number += 1;
         let number = self.number;
-        self.since.get_or_insert(now);
+        let was_quiet = self.last.is_none_or(|last| now.duration_since(last) > QUIET);
+        if was_quiet && self.lines.iter().all(VecDeque::is_empty) {
+            self.since = Some(now);
+        }
+        self.last = Some(now);
         self.lines[priority as usize].push_back(Waiting { number, since: now, ticket });
         match displaced {
             Some(ticket) => Entry::Displaces(number, ticket),
@@ -130,7 +140,6 @@ impl<T> Room<T> {
             Order::First => line.pop_front(),
             Order::Last(_) => line.pop_back(),
         };
-        self.settle();
         waiting.map(|waiting| waiting.ticket)
     }
 
@@ -141,7 +150,6 @@ impl<T> Room<T> {
         for (line, patience) in self.lines.iter_mut().zip([patience * 2, patience]) {
             if line.front().is_some_and(|it| now.duration_since(it.since) > patience) {
                 let waiting = line.pop_front();
-                self.settle();
                 return waiting.map(|waiting| waiting.ticket);
             }
         }
@@ -153,14 +161,7 @@ impl<T> Room<T> {
         let line = &mut self.lines[priority as usize];
         let at = line.binary_search_by_key(&number, |it| it.number).ok()?;
         let waiting = line.remove(at)?;
-        self.settle();
         Some(waiting.ticket)
-    }
-
-    fn settle(&mut self) {
-        if self.len() == 0 {
-            self.since = None;
-        }
     }
 }
 
