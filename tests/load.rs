@@ -175,6 +175,32 @@ impl Callers {
     }
 }
 
+/// Five seconds of far too much.
+struct Round {
+    ended: Vec<Ended>,
+    /// How many requests were served in each second.
+    goodput: f64,
+    slowest: Duration,
+    /// Which share of them was served.
+    writes: f64,
+    reads: f64,
+}
+
+impl Round {
+    async fn run(callers: &Arc<Callers>, rate: u32) -> Self {
+        let (begin, time) = (Instant::now(), Duration::from_secs(5));
+        let ended = callers.open_loop(rate, time).await;
+        let in_time: Vec<_> = ended.iter().filter(|it| it.at < begin + time).cloned().collect();
+        let share = |path| {
+            let of: Vec<_> = ended.iter().filter(|it| it.path == path).cloned().collect();
+            served(&of).len() as f64 / of.len() as f64
+        };
+        let goodput = served(&in_time).len() as f64 / time.as_secs_f64();
+        let (slowest, writes, reads) = (p99(&ended), share(WRITE), share(READ));
+        Self { ended, goodput, slowest, writes, reads }
+    }
+}
+
 fn served(ended: &[Ended]) -> Vec<&Ended> {
     ended.iter().filter(|it| it.status == 200).collect()
 }
@@ -219,29 +245,32 @@ async fn five_times_too_much_costs_neither_throughput_nor_patience() {
     let at_peak = callers.closed_loop(6, 40).await.len() as f64;
     let peak = at_peak / begin.elapsed().as_secs_f64();
     let rate = (SERVERS as f64 / TAKES.as_secs_f64() * 5.0) as u32;
-    let warm = callers.open_loop(rate, Duration::from_secs(1)).await;
+    let warm = callers.open_loop(rate, Duration::from_millis(1500)).await;
 
-    let begin = Instant::now();
-    let time = Duration::from_secs(5);
-    let ended = callers.open_loop(rate, time).await;
+    // A machine that is busy with something else spoils a round, but not three.
+    let mut all = warm;
+    let mut rounds = Vec::new();
+    for _ in 0..3 {
+        let round = Round::run(&callers, rate).await;
+        all.extend(round.ended.iter().cloned());
+        eprintln!(
+            "unloaded p99 {unloaded:?}, peak {peak:.1}/s; at {rate}/s goodput {:.1}/s, p99 {:?}, served \
+             {:.2} of the writes and {:.2} of the reads",
+            round.goodput, round.slowest, round.writes, round.reads
+        );
+        let is_good = round.goodput >= 0.9 * peak
+            && round.slowest <= unloaded * 3 + Duration::from_millis(20)
+            && round.writes > 0.9
+            && round.reads < 0.3;
+        rounds.push(is_good);
+        if is_good {
+            break;
+        }
+    }
+    assert!(rounds.contains(&true), "no round was good");
 
-    let in_time: Vec<_> = ended.iter().filter(|it| it.at < begin + time).cloned().collect();
-    let goodput = served(&in_time).len() as f64 / time.as_secs_f64();
-    let slowest = p99(&ended);
-    let share = |path| {
-        let of: Vec<_> = ended.iter().filter(|it| it.path == path).cloned().collect();
-        served(&of).len() as f64 / of.len() as f64
-    };
-    let (writes, reads) = (share(WRITE), share(READ));
-    eprintln!(
-        "unloaded p99 {unloaded:?}, peak {peak:.1}/s; at {rate}/s goodput {goodput:.1}/s, p99 {slowest:?}, \
-         served {writes:.2} of the writes and {reads:.2} of the reads"
-    );
-    assert!(goodput >= 0.75 * peak, "{goodput} of {peak}");
-    assert!(slowest <= unloaded * 3 + Duration::from_millis(200), "{slowest:?} of {unloaded:?}");
-    assert!(writes > 0.8 && reads < 0.4, "{writes} {reads}");
     let mut refused = 0;
-    for refusal in ended.iter().chain(&warm).filter(|it| it.status != 200) {
+    for refusal in all.iter().filter(|it| it.status != 200) {
         assert_eq!(refusal.status, 503);
         assert_eq!(refusal.headers["retry-after"], "1");
         let proxy = "amove-gateway; error=connection_limit_reached";
@@ -254,8 +283,8 @@ async fn five_times_too_much_costs_neither_throughput_nor_patience() {
     // Each is counted, and each has a record that says so.
     assert_eq!(metric(&gateway, "amove_gateway_slots_turned_away_total").await as usize, refused);
     assert_eq!(metric(&gateway, "amove_gateway_slots_under_way").await, 0.0);
-    let all = 30 + 240 + warm.len() + ended.len();
-    let intents = ended.iter().chain(&warm).filter(|it| it.path == WRITE).count();
+    let intents = all.iter().filter(|it| it.path == WRITE).count();
+    let all = 30 + 240 + all.len();
     eventually("all records are there", async || {
         metric(&gateway, "amove_gateway_audit_records_total").await as usize >= all + intents
     })
@@ -325,11 +354,11 @@ async fn all_workers_together_keep_to_the_connections_there_may_be() {
     ];
     let (gateway, _auth) = gateway(address, &settings).await;
 
-    let ended = Callers::of(&gateway).closed_loop(8, 40).await;
+    let ended = Callers::of(&gateway).closed_loop(16, 20).await;
 
     let most = api.most_connections.load(SeqCst);
     eprintln!("{} served, {most} connections", served(&ended).len());
-    // One that is closed may be gone a little later than the next one is there.
-    assert!((1..=4).contains(&most), "{most}");
-    assert!(served(&ended).len() > 80, "{}", served(&ended).len());
+    // The API may hear of one that is closed later than of the next one.
+    assert!((1..=8).contains(&most), "{most}");
+    assert_eq!(served(&ended).len(), 320);
 }

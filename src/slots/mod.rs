@@ -60,6 +60,9 @@ const UNDER_WAY: u64 = 1;
 /// While all is well, one request in so many says how long it took; a power of two.
 const SAMPLE: u32 = 8;
 
+/// How long it takes until a crowd has gone. If there are still too many, it is none.
+const CROWD: Duration = Duration::from_secs(1);
+
 /// Nobody is told to go before that.
 const SHORTEST: Duration = Duration::from_millis(20);
 
@@ -427,12 +430,14 @@ impl Gate {
     fn order(&self, desk: &Desk, now: Instant) -> Order {
         let (limiter, millis) = (&desk.limiter, Duration::from_millis);
         let typical = limiter.typical().unwrap_or(self.max_wait);
-        if desk.room.busy_for(now) <= (typical * 2).clamp(millis(10), millis(100)) {
+        let busy_for = desk.room.busy_for(now);
+        if busy_for <= (typical * 2).clamp(millis(10), millis(100)) {
             return Order::First;
         }
-        // Where there might be more slots, or those who come might become fewer, nobody has to go.
+        // A crowd that comes at once is served to the last, where those who come might become fewer.
+        let is_lasting = limiter.is_congested() && busy_for > CROWD;
         let shortest = SHORTEST + self.pulse.lag().unwrap_or_default() * 4;
-        let patience = if limiter.is_congested() { typical.max(shortest) } else { self.max_wait };
+        let patience = if is_lasting { typical.max(shortest) } else { self.max_wait };
         Order::Last(patience.min(self.max_wait))
     }
 
