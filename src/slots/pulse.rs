@@ -29,21 +29,53 @@ impl Pulse {
     /// How long it is at the moment, as far as it is known. It is felt for a while from now on.
     pub(super) fn lag(self: &Arc<Self>) -> Duration {
         if !self.is_felt.load(Relaxed) && !self.is_felt.swap(true, Relaxed) {
-            tokio::spawn(Arc::clone(self).feel());
+            tokio::spawn(Feeling(Arc::clone(self)).feel());
         }
         Duration::from_nanos(self.nanoseconds.load(Relaxed))
     }
+}
 
-    async fn feel(self: Arc<Self>) {
+/// Whoever feels it. A worker that begins anew takes nobody along from its former life.
+struct Feeling(Arc<Pulse>);
+
+impl Feeling {
+    async fn feel(self) {
         let mut lag = Duration::ZERO;
         for _ in 0..BEATS {
             let before = Instant::now();
             yield_now().await;
             // What was long a moment ago may be so again.
             lag = before.elapsed().max(lag * 3 / 4);
-            self.nanoseconds.store(u64::try_from(lag.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+            self.0.nanoseconds.store(u64::try_from(lag.as_nanos()).unwrap_or(u64::MAX), Relaxed);
             sleep(BEAT).await;
         }
-        self.is_felt.store(false, Relaxed);
+    }
+}
+
+impl Drop for Feeling {
+    fn drop(&mut self) {
+        self.0.is_felt.store(false, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    #[test]
+    fn it_is_felt_again_when_its_worker_has_begun_anew() {
+        let pulse = Arc::new(Pulse::default());
+        for _ in 0..2 {
+            let life = Builder::new_current_thread().enable_all().build().unwrap();
+            assert!(!pulse.is_felt.load(Relaxed));
+
+            life.block_on(async {
+                pulse.lag();
+            });
+
+            assert!(pulse.is_felt.load(Relaxed));
+        }
     }
 }
