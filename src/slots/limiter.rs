@@ -64,6 +64,8 @@ pub(super) struct Limiter {
     pressed: Instant,
     moment: Option<Moment>,
     last_moment: Option<Instant>,
+    /// Whether it told something new: then it is soon found out whether that is so.
+    is_sure: bool,
     is_congested: bool,
 }
 
@@ -77,9 +79,11 @@ struct Usual {
 }
 
 /// What has been seen since it was last thought over.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Window {
     excess: f32,
+    /// That of the quickest one.
+    least: f32,
     answered: u16,
     refused: u16,
     /// How many of them began when all slots were in use.
@@ -108,6 +112,8 @@ pub(super) struct Seen {
     /// After how long there was an answer; `None`: the host refused it for want of capacity, or was
     /// silent for too long.
     pub(super) took: Option<Duration>,
+    /// Whether that may as well have been the worker's fault.
+    pub(super) is_blurred: bool,
     /// When it began.
     pub(super) began: Instant,
 }
@@ -128,6 +134,7 @@ impl Limiter {
             pressed: now,
             moment: None,
             last_moment: None,
+            is_sure: true,
             is_congested: false,
         }
     }
@@ -163,7 +170,7 @@ impl Limiter {
         if let Some(moment) = self.moment {
             if now >= moment.until {
                 // Where too little has been seen, it is taken for what it looked like.
-                let seen = (self.window.answered >= 4).then(|| self.window.mean());
+                let seen = (self.window.answered >= 4).then(|| self.honest());
                 self.end_moment(moment, seen, now, ceiling);
             }
             return;
@@ -189,6 +196,13 @@ impl Limiter {
     pub(super) fn see(&mut self, seen: Seen, somebody_waits: bool, now: Instant, ceiling: f32) {
         let is_old = seen.began < self.changed;
         match seen.took {
+            Some(_) if seen.is_blurred => {
+                // It tells nothing, but a moment must not last because of that.
+                if is_old || self.moment.is_none() {
+                    return;
+                }
+                self.window.answered += 1;
+            }
             Some(took) => {
                 let Some(excess) = self.compare(&seen, took) else { return };
                 self.lately += (excess - self.lately) / 4.0;
@@ -197,6 +211,7 @@ impl Limiter {
                     return;
                 }
                 self.window.answered += 1;
+                self.window.least = self.window.least.min(excess);
                 self.window.excess += excess;
             }
             None if is_old => return,
@@ -240,7 +255,7 @@ impl Limiter {
         if self.moment.is_some() {
             return (self.limit * 2.0).clamp(4.0, 16.0) as u16;
         }
-        self.limit.clamp(8.0, 32.0) as u16
+        (self.limit * 1.5).clamp(4.0, 32.0) as u16
     }
 
     /// Whether it is clear already that there are far too many.
@@ -259,7 +274,7 @@ impl Limiter {
         let excess = window.mean();
         let excess = excess - chance.min(excess.max(0.0));
         if let Some(moment) = self.moment {
-            let seen = (window.answered > window.refused).then_some(excess);
+            let seen = (window.answered > window.refused).then(|| self.honest());
             return self.end_moment(moment, seen, now, ceiling);
         }
         if window.refused * 8 > window.total() {
@@ -280,7 +295,10 @@ impl Limiter {
         let since = self.last_moment.map(|last| now.duration_since(last));
         let wants_to_know = match since {
             None => self.is_congested || excess > GOAL + SLIGHT,
-            Some(since) if self.is_congested => since >= AGAIN.max(self.latest * 10),
+            Some(since) if self.is_congested && self.is_sure => {
+                since >= AGAIN.max(self.latest * 10)
+            }
+            Some(since) if self.is_congested => since >= REST.max(self.latest * 10),
             Some(since) => since >= REST && excess > GOAL + SLIGHT,
         };
         if wants_to_know {
@@ -300,8 +318,15 @@ impl Limiter {
         self.change(self.limit * (-1.0 - excess.max(0.0)).exp2(), now, ceiling);
     }
 
+    /// How much longer than usual requests take in a moment: as the mean says, unless the quickest
+    /// ones tell that something else held the others up.
+    fn honest(&self) -> f32 {
+        self.window.mean().min(self.window.least + 2.0 * self.spread)
+    }
+
     /// What requests took meanwhile is what they take if they are few.
     fn end_moment(&mut self, moment: Moment, seen: Option<f32>, now: Instant, ceiling: f32) {
+        self.is_sure = seen.is_some_and(|seen| seen.abs() < SLIGHT);
         let seen = seen.unwrap_or(0.0);
         for usual in &mut self.usual {
             usual.level += seen;
@@ -316,6 +341,13 @@ impl Limiter {
         self.limit = limit.clamp(FLOOR, ceiling.max(FLOOR));
         self.window = Window::default();
         (self.changed, self.pressed) = (now, now);
+    }
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        let least = f32::INFINITY;
+        Self { excess: 0.0, least, answered: 0, refused: 0, bound: 0, most: 0 }
     }
 }
 

@@ -259,7 +259,7 @@ impl Gate {
             max_waiting: config.max_waiting,
             state,
             counters,
-            pulse: Arc::default(),
+            pulse: Pulse::new(),
         }
     }
 
@@ -274,7 +274,7 @@ impl Gate {
             max_waiting: *max_waiting,
             state,
             counters,
-            pulse: Arc::default(),
+            pulse: Pulse::new(),
         }
     }
 
@@ -336,10 +336,10 @@ impl Gate {
         let place = Place { gate: self, priority: wish.priority, number };
         let end = now + self.max_wait;
         let answer = loop {
-            let next = Instant::now() + LOOK;
+            let next = Instant::now() + self.pause();
             match timeout_at(next.min(end), &mut granted).await {
                 Ok(answer) => break answer.unwrap_or(Err(Cause::Late)),
-                Err(_) if next < end => self.look(Instant::now()),
+                Err(_) if next < end => self.let_in(&mut self.state.desk(), Instant::now()),
                 Err(_) => {
                     drop(place);
                     // Its turn may have come at the last moment.
@@ -355,11 +355,11 @@ impl Gate {
         Ok(taken)
     }
 
-    /// Whoever waits looks from time to time whether there may be more: nobody else might come.
-    fn look(self: &Arc<Self>, now: Instant) {
-        let mut desk = self.state.desk();
-        desk.limiter.waits(now, self.ceiling());
-        self.let_in(&mut desk, now);
+    /// Whoever waits looks from time to time whether there may be more: nobody else might come. Where
+    /// many wait, each does so less often.
+    fn pause(&self) -> Duration {
+        let waiting = self.state.waiting.load(Relaxed);
+        (LOOK * u32::try_from(1 + waiting / 64).unwrap_or(u32::MAX)).min(LOOK * 10)
     }
 
     /// Enters the waiting room.
@@ -374,7 +374,6 @@ impl Gate {
             desk.limiter.presses(now);
         }
         self.state.is_curious.store(true, Relaxed);
-        desk.limiter.waits(now, self.ceiling());
         let order = self.order(&desk, now);
         let entry = desk.room.enter(priority, ticket, self.max_waiting, order, now);
         self.state.waiting.store(desk.room.len(), SeqCst);
@@ -392,6 +391,9 @@ impl Gate {
 
     /// Lets in those for whom there are slots, and tells those who are late.
     fn let_in(self: &Arc<Self>, desk: &mut Desk, now: Instant) {
+        if desk.room.len() > 0 {
+            desk.limiter.waits(now, self.ceiling());
+        }
         self.publish(&desk.limiter);
         let order = self.order(desk, now);
         while let Some(ticket) = desk.room.late(order, now) {
@@ -429,7 +431,7 @@ impl Gate {
             return Order::First;
         }
         // Where there might be more slots, or those who come might become fewer, nobody has to go.
-        let shortest = SHORTEST + self.pulse.lag() * 4;
+        let shortest = SHORTEST + self.pulse.lag().unwrap_or_default() * 4;
         let patience = if limiter.is_congested() { typical.max(shortest) } else { self.max_wait };
         Order::Last(patience.min(self.max_wait))
     }
@@ -493,10 +495,12 @@ impl Turn<'_> {
             let now = Instant::now();
             let began = now.checked_sub(took).unwrap_or(now);
             let Taken { under_way, is_last } = taken;
+            let lag = gate.pulse.lag();
+            let is_blurred = lag.is_none_or(|lag| lag * 4 > took);
             // Sent a little late, and heard of a little late: that was the worker.
-            let took = took.saturating_sub(gate.pulse.lag() * 2);
+            let took = took.saturating_sub(lag.unwrap_or_default() * 2);
             let took = is_answered.then_some(took);
-            gate.see(Seen { route, under_way, is_bound: is_last, took, began }, now);
+            gate.see(Seen { route, under_way, is_bound: is_last, took, is_blurred, began }, now);
         }
     }
 }

@@ -17,21 +17,30 @@ use tokio::{
 const BEAT: Duration = Duration::from_millis(10);
 const BEATS: u32 = 100;
 
+/// Nobody knows.
+const UNKNOWN: u64 = u64::MAX;
+
 /// How long whoever is ready on this thread waits for all others that are. A request that takes long
 /// because the worker is busy says nothing about the API.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pulse {
     nanoseconds: AtomicU64,
     is_felt: AtomicBool,
 }
 
 impl Pulse {
-    /// How long it is at the moment, as far as it is known. It is felt for a while from now on.
-    pub(super) fn lag(self: &Arc<Self>) -> Duration {
+    /// One that nobody feels yet.
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { nanoseconds: AtomicU64::new(UNKNOWN), is_felt: AtomicBool::new(false) })
+    }
+
+    /// How long it is at the moment, if that is known. It is felt for a while from now on.
+    pub(super) fn lag(self: &Arc<Self>) -> Option<Duration> {
         if !self.is_felt.load(Relaxed) && !self.is_felt.swap(true, Relaxed) {
             tokio::spawn(Feeling(Arc::clone(self)).feel());
         }
-        Duration::from_nanos(self.nanoseconds.load(Relaxed))
+        let nanoseconds = self.nanoseconds.load(Relaxed);
+        (nanoseconds != UNKNOWN).then(|| Duration::from_nanos(nanoseconds))
     }
 }
 
@@ -46,7 +55,8 @@ impl Feeling {
             yield_now().await;
             // What was long a moment ago may be so again.
             lag = before.elapsed().max(lag * 3 / 4);
-            self.0.nanoseconds.store(u64::try_from(lag.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+            let nanoseconds = u64::try_from(lag.as_nanos()).unwrap_or(UNKNOWN);
+            self.0.nanoseconds.store(nanoseconds, Relaxed);
             sleep(BEAT).await;
         }
     }
@@ -54,6 +64,7 @@ impl Feeling {
 
 impl Drop for Feeling {
     fn drop(&mut self) {
+        self.0.nanoseconds.store(UNKNOWN, Relaxed);
         self.0.is_felt.store(false, Relaxed);
     }
 }
@@ -66,7 +77,7 @@ mod tests {
 
     #[test]
     fn it_is_felt_again_when_its_worker_has_begun_anew() {
-        let pulse = Arc::new(Pulse::default());
+        let pulse = Pulse::new();
         for _ in 0..2 {
             let life = Builder::new_current_thread().enable_all().build().unwrap();
             assert!(!pulse.is_felt.load(Relaxed));

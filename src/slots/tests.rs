@@ -233,7 +233,12 @@ async fn a_host_that_is_slower_by_itself_gets_as_many_requests_as_before() {
             scene.open_loop(1000.0, 5 * SECOND).await;
 
             let ended = scene.since(begin);
-            assert!(served(&ended) * 100 > ended.len() * share, "{slower} times");
+            assert!(
+                served(&ended) * 100 > ended.len() * share,
+                "{slower} times: {} of {}",
+                served(&ended),
+                ended.len()
+            );
         }
     })
     .await;
@@ -265,12 +270,13 @@ async fn a_host_that_stood_still_is_served_again() {
         let rest = scene.api.free.acquire_many(50).await.expect("it is open");
         scene.open_loop(1000.0, 5 * SECOND).await;
         drop((stand, rest));
-        sleep(100 * MS).await;
+        // Who has waited through it is late.
+        scene.open_loop(1000.0, 500 * MS).await;
         let begin = Instant::now();
         scene.open_loop(1000.0, 5 * SECOND).await;
 
         let ended = scene.since(begin);
-        assert!(served(&ended) * 100 > ended.len() * 90);
+        assert!(served(&ended) * 100 > ended.len() * 98);
     })
     .await;
 }

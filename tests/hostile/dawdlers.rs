@@ -18,7 +18,7 @@ async fn impatient() -> Target {
         ("AMOVE_GATEWAY_SERVER__HEADER_TIMEOUT", "1s"),
         ("AMOVE_GATEWAY_UPSTREAM__RESPONSE_TIMEOUT", "500ms"),
         ("AMOVE_GATEWAY_UPSTREAM__MAX_CONNECTIONS", "8"),
-        ("AMOVE_GATEWAY_UPSTREAM__CONNECT_TIMEOUT", "200ms"),
+        ("AMOVE_GATEWAY_UPSTREAM__MAX_WAIT", "200ms"),
     ])
     .await
 }
