@@ -129,8 +129,11 @@ impl Queue {
             lines.turns.push_back(caller);
         }
         self.waiting.fetch_add(1, SeqCst);
-        if !std::mem::replace(&mut lines.is_served, true) {
-            tokio::spawn(serve(Arc::clone(self), Arc::clone(limiter)));
+        let is_served = std::mem::replace(&mut lines.is_served, true);
+        drop(lines);
+        if !is_served {
+            let serving = Serving { queue: Arc::clone(self), goes_on: true };
+            tokio::spawn(serve(serving, Arc::clone(limiter)));
         }
         Some(answered)
     }
@@ -194,9 +197,8 @@ impl Queue {
 }
 
 /// Serves those who wait until nobody does.
-async fn serve(queue: Arc<Queue>, limiter: Arc<Limiter>) {
-    let mut serving = Serving { queue: &queue, goes_on: true };
-    while let Some(pause) = queue.round(&limiter) {
+async fn serve(mut serving: Serving, limiter: Arc<Limiter>) {
+    while let Some(pause) = serving.queue.round(&limiter) {
         if pause.is_zero() {
             tokio::task::yield_now().await;
         } else {
@@ -207,12 +209,12 @@ async fn serve(queue: Arc<Queue>, limiter: Arc<Limiter>) {
 }
 
 /// Whoever serves the queue.
-struct Serving<'a> {
-    queue: &'a Queue,
+struct Serving {
+    queue: Arc<Queue>,
     goes_on: bool,
 }
 
-impl Drop for Serving<'_> {
+impl Drop for Serving {
     fn drop(&mut self) {
         if self.goes_on {
             // It has died, or its runtime has: whoever comes next has the queue served again.

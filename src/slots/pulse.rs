@@ -37,13 +37,18 @@ impl Pulse {
     /// How long it is at the moment, if that is known. It is felt for a while from now on.
     pub(super) fn lag(self: &Arc<Self>) -> Option<Duration> {
         if !self.is_felt.load(Relaxed) && !self.is_felt.swap(true, Relaxed) {
-            tokio::spawn(Arc::clone(self).feel());
+            tokio::spawn(Feeling(Arc::clone(self)).feel());
         }
         let nanoseconds = self.nanoseconds.load(Relaxed);
         (nanoseconds != UNKNOWN).then(|| Duration::from_nanos(nanoseconds))
     }
+}
 
-    async fn feel(self: Arc<Self>) {
+/// Whoever feels it. A worker that begins anew takes nobody along from its former life.
+struct Feeling(Arc<Pulse>);
+
+impl Feeling {
+    async fn feel(self) {
         let mut lag = Duration::ZERO;
         for _ in 0..BEATS {
             let before = Instant::now();
@@ -51,10 +56,37 @@ impl Pulse {
             // What was long a moment ago may be so again.
             lag = before.elapsed().max(lag * 3 / 4);
             let nanoseconds = u64::try_from(lag.as_nanos()).unwrap_or(UNKNOWN);
-            self.nanoseconds.store(nanoseconds, Relaxed);
+            self.0.nanoseconds.store(nanoseconds, Relaxed);
             sleep(BEAT).await;
         }
-        self.nanoseconds.store(UNKNOWN, Relaxed);
-        self.is_felt.store(false, Relaxed);
+    }
+}
+
+impl Drop for Feeling {
+    fn drop(&mut self) {
+        self.0.nanoseconds.store(UNKNOWN, Relaxed);
+        self.0.is_felt.store(false, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    #[test]
+    fn it_is_felt_again_when_its_worker_has_begun_anew() {
+        let pulse = Pulse::new();
+        for _ in 0..2 {
+            let life = Builder::new_current_thread().enable_all().build().unwrap();
+            assert!(!pulse.is_felt.load(Relaxed));
+
+            life.block_on(async {
+                pulse.lag();
+            });
+
+            assert!(pulse.is_felt.load(Relaxed));
+        }
     }
 }
