@@ -8,7 +8,7 @@ use std::{
 use tokio::{
     sync::Semaphore,
     task::LocalSet,
-    time::{sleep, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use proptest::prelude::*;
