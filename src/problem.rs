@@ -333,6 +333,9 @@ struct Document<'a> {
     request_id: &'a str,
 }
 
+/// The member of a problem that names the time that was over.
+pub const TIMEOUT: &str = "timeout";
+
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt;

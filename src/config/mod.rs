@@ -147,6 +147,8 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// To the response headers.
     pub response_timeout: Duration,
+    /// From when a request is sent until the last byte of its answer; `None`: any time.
+    pub total_timeout: Option<Duration>,
     /// Over all workers, towards each host.
     pub max_connections: usize,
     /// After which age a connection takes no other request; `None`: at any age it does.

@@ -131,6 +131,7 @@ impl<'a> Reader<'a> {
         let http2 = self.word("upstream.http2", &words);
         let connect_timeout = self.positive("upstream.connect_timeout", parse::duration);
         let response_timeout = self.positive("upstream.response_timeout", parse::duration);
+        let total_timeout = self.read("upstream.total_timeout", parse::duration);
         let max_connections = self.positive("upstream.max_connections", parse::count);
         let max_connection_age = self.read("upstream.max_connection_age", parse::duration);
         let adaptive = self.read("upstream.adaptive", parse::boolean);
@@ -146,6 +147,7 @@ impl<'a> Reader<'a> {
             http2: http2?,
             connect_timeout: connect_timeout?,
             response_timeout: response_timeout?,
+            total_timeout: Some(total_timeout?).filter(|time| !time.is_zero()),
             max_connections: max_connections?,
             max_connection_age: Some(max_connection_age?).filter(|age| !age.is_zero()),
             adaptive: adaptive?,

@@ -79,6 +79,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("upstream.http2", Kind::Word(&["auto", "always", "never"])),
     setting("upstream.connect_timeout", Kind::Duration),
     setting("upstream.response_timeout", Kind::Duration),
+    setting("upstream.total_timeout", Kind::Duration),
     setting("upstream.max_connections", Kind::Count),
     setting("upstream.max_connection_age", Kind::Duration),
     setting("upstream.adaptive", Kind::Bool),

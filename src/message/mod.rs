@@ -14,6 +14,8 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+use crate::clock::deadlines::Silence;
+
 pub use self::{
     awaited::Wanted,
     peer::{Certificate, Peer},
@@ -142,6 +144,8 @@ pub struct Body {
     may_trail: Option<fn(&str) -> bool>,
     /// Says in our words what broke the body off.
     explain: Option<fn(BoxError) -> BoxError>,
+    /// How long all of it may take.
+    time: Option<Silence>,
     /// The end of the body, which waits until its watcher is ready for it.
     closing: Option<Box<Closing>>,
 }
@@ -237,6 +241,11 @@ pub enum Direction {
 #[error("the body is larger than it may be")]
 pub struct TooLarge;
 
+/// All of the body took longer than it may.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the body took longer in all than it may")]
+pub struct Overdue;
+
 /// The body did not go on in time.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the body did not go on in time")]
@@ -321,6 +330,14 @@ impl Body {
     #[must_use]
     pub fn explained(mut self, explain: fn(BoxError) -> BoxError) -> Self {
         self.explain = Some(explain);
+        self
+    }
+
+    /// Breaks off with [`Overdue`] when it has taken all of its `time`, counted from when somebody
+    /// first has to wait for it.
+    #[must_use]
+    pub fn within(mut self, time: Silence) -> Self {
+        self.time = Some(time);
         self
     }
 
@@ -553,11 +570,19 @@ impl Body {
 impl Body {
     /// The next frame, which its watcher has seen.
     fn next_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Poll::Ready(frame) = self.source.poll_frame(cx) else {
-            if let Some((watch, direction)) = &self.watch {
-                watch.waits(*direction);
+        let frame = match self.source.poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending
+                if self.time.as_mut().is_some_and(|time| time.poll_elapsed(cx).is_ready()) =>
+            {
+                Some(Err(Overdue.into()))
             }
-            return Poll::Pending;
+            Poll::Pending => {
+                if let Some((watch, direction)) = &self.watch {
+                    watch.waits(*direction);
+                }
+                return Poll::Pending;
+            }
         };
         let frame = match frame {
             Some(Ok(frame)) => Some(self.account(frame)),

@@ -21,15 +21,12 @@ use crate::{
     clock::{Clock, deadlines::Deadlines},
     config,
     exchange::{Exchange, REQUEST_ID},
-    message::{BoxError, Malformed, Request, TooLarge},
+    message::{BoxError, Malformed, Request, Response, TooLarge},
     pause::Wish,
-    problem::{Kind, Problem},
+    problem::{Kind, Problem, TIMEOUT},
     slots::{Slot, Slots},
-    upstream::{self, Step, Upstream},
+    upstream::{self, Step, Upstream, goes_on},
 };
-
-/// The member of a problem that names the time that was over.
-const TIMEOUT: &str = "timeout";
 
 /// SignalR answers a long poll after a minute and a half, be it with nothing.
 const LONG_POLL: Duration = Duration::from_secs(120);
@@ -40,6 +37,8 @@ pub struct Forward {
     upstream: Upstream,
     entrance: Entrance,
     response_timeout: Duration,
+    /// What an attempt may take, its answer included.
+    total_timeout: Option<Duration>,
     deadlines: Deadlines,
     clock: Clock,
 }
@@ -54,29 +53,50 @@ impl Forward {
     ) -> Self {
         let (response_timeout, deadlines) = (config.response_timeout, Deadlines::default());
         let entrance = Entrance::new(slots);
-        Self { upstream, entrance, response_timeout, deadlines, clock: clock.clone() }
+        let total_timeout = config.total_timeout;
+        Self {
+            upstream,
+            entrance,
+            response_timeout,
+            total_timeout,
+            deadlines,
+            clock: clock.clone(),
+        }
     }
 
-    /// How long nothing may happen before there is a response.
-    fn patience(&self, exchange: &Exchange) -> Result<Duration, Problem> {
-        if let Some(left) = exchange.patience() {
-            return Ok(left);
-        }
+    /// How long nothing may happen before there is a response, and how long all of it may take.
+    fn patience(&self, exchange: &Exchange) -> Result<(Duration, Option<Duration>), Problem> {
         let route = exchange.destination()?.route;
         let is_realtime = route.is_some_and(|route| route.tags.contains(Tags::REALTIME));
-        Ok(if is_realtime { self.response_timeout.max(LONG_POLL) } else { self.response_timeout })
+        let (usual, total) = match is_realtime {
+            true => (self.response_timeout.max(LONG_POLL), None),
+            false => (self.response_timeout, self.total_timeout),
+        };
+        Ok((exchange.patience().unwrap_or(usual), total))
     }
 
     /// Waits for a response as long as the request still makes progress, and then once more.
-    async fn send(&self, exchange: &Exchange, request: Request, slot: Slot) -> Answer {
+    async fn send(
+        &self,
+        exchange: &Exchange,
+        request: Request,
+        slot: Slot,
+        started: Instant,
+    ) -> Answer {
         let host = exchange.destination()?.host();
         let mut sending = pin!(self.upstream.send_in(host, request, Some(slot)));
         let mut sent = exchange.bytes_in();
-        let patience = self.patience(exchange)?;
+        let (patience, total) = self.patience(exchange)?;
+        let mut left = total;
         loop {
-            let sending = self.deadlines.within(patience, sending.as_mut());
+            let within = left.map_or(patience, |left| patience.min(left));
+            let sending = self.deadlines.within(within, sending.as_mut());
             if let Ok(response) = sending.await {
-                return Ok(response?);
+                return Ok(self.bounded(response?, total, started));
+            }
+            left = total.map(|total| total.saturating_sub(started.elapsed()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(too_long());
             }
             let progress = exchange.bytes_in();
             if progress == sent {
@@ -86,6 +106,19 @@ impl Forward {
             sent = progress;
         }
     }
+
+    /// Breaks an answer off that takes longer than all of it may. Events take any time.
+    fn bounded(&self, response: Response, total: Option<Duration>, started: Instant) -> Response {
+        let Some(total) = total.filter(|_| !response.body().is_end_stream()) else {
+            return response;
+        };
+        if !goes_on(response.headers()) {
+            return response;
+        }
+        let left = total.saturating_sub(started.elapsed());
+        let time = self.deadlines.silence(left);
+        response.map_body(|body| body.within(time))
+    }
 }
 
 impl Next for Forward {
@@ -94,7 +127,7 @@ impl Next for Forward {
         let (turn, slot) = self.entrance.admit(exchange).await?;
         let started = Instant::now();
 
-        let answer = self.send(exchange, request, slot).await;
+        let answer = self.send(exchange, request, slot, started).await;
 
         let status = answer.as_ref().ok().map(|response| response.status());
         let took = started.elapsed();
@@ -171,6 +204,14 @@ fn timed_out() -> Problem {
         "Amove did not answer in time; whether the request took effect is not known.",
     )
     .member(TIMEOUT, "response_header")
+}
+
+fn too_long() -> Problem {
+    Problem::new(
+        Kind::UpstreamTimeout,
+        "The request and its answer took longer than they may; whether it took effect is not known.",
+    )
+    .member(TIMEOUT, "total")
 }
 
 fn stalled() -> Problem {

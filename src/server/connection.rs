@@ -19,7 +19,7 @@ use super::{
 use crate::{
     exchange::Arrival,
     message::{Body, BoxError, Malformed, Peer, Response},
-    problem::{Kind, Problem},
+    problem::{Kind, Problem, TIMEOUT},
 };
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
@@ -124,5 +124,7 @@ fn refused(verdict: Option<Refusal>) -> Problem {
         StatusCode::REQUEST_TIMEOUT => Kind::RequestTimeout,
         _ => Kind::Malformed,
     };
-    Problem::new(kind, refusal.to_string())
+    let problem = Problem::new(kind, refusal.to_string());
+    // A body that does not go on has begun an exchange: it is refused by whoever waits for it.
+    if kind == Kind::RequestTimeout { problem.member(TIMEOUT, "request_header") } else { problem }
 }

@@ -403,6 +403,7 @@ fn upstream(port: u16) -> config::Upstream {
         http2: Http2::Never,
         connect_timeout: Duration::from_secs(5),
         response_timeout: Duration::from_secs(60),
+        total_timeout: None,
         max_connections: 16,
         max_connection_age: None,
         adaptive: false,

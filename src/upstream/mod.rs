@@ -33,6 +33,7 @@ pub mod userinfo;
 
 pub use addresses::Known;
 pub use counts::{Counted, Ending, Step};
+pub use pool::goes_on;
 pub use site::{Sites, Standing};
 
 use addresses::Resolve;

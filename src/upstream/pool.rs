@@ -285,7 +285,7 @@ impl Reserve for Pool {
 }
 
 /// Whether a body must go on: all but events, which come when there are any.
-pub(super) fn goes_on(headers: &HeaderMap) -> bool {
+pub fn goes_on(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
     let events = b"text/event-stream";
     !kind.get(..events.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(events))

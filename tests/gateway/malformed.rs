@@ -387,6 +387,7 @@ async fn a_head_that_does_not_come_to_its_end_is_timed_out() {
 
     let reply = Reply::parse(&answer).expect("an answer");
     assert_eq!(reply.outcome(), (408, "request-timeout".into()));
+    assert_eq!(reply.json()["timeout"], "request_header");
     assert_eq!(gateway.seen().len(), 0);
 }
 

@@ -115,7 +115,7 @@ async fn an_answer_that_goes_on_slowly_takes_the_time_it_takes() {
 
 #[tokio::test]
 async fn events_may_be_as_far_apart_as_they_like() {
-    let settings = "upstream.response_timeout = \"200ms\"";
+    let settings = "upstream.response_timeout = \"200ms\"\nupstream.total_timeout = \"400ms\"";
     let gateway = TestGateway::with(settings).await.logged_in().await;
     gateway.amove.inject(Fault::Drip { ms: 700, count: 1, host: Some(Host::Main), route: None });
     let hub = request("GET", "/api/rm?id=x", &[("accept", "text/event-stream")], "");
@@ -126,4 +126,35 @@ async fn events_may_be_as_far_apart_as_they_like() {
         let frame = timeout(DEADLINE, response.frame()).await.expect("a byte in time");
         frame.expect("more to come").expect("a body that does not break off");
     }
+}
+
+#[tokio::test]
+async fn what_goes_on_for_ever_has_an_end() {
+    let settings = "upstream.total_timeout = \"500ms\"";
+    let gateway = TestGateway::with(settings).await.logged_in().await;
+    // An answer that comes byte by byte.
+    gateway.amove.inject(Fault::Drip { ms: 20, count: 1, host: Some(Host::Main), route: None });
+    let mut http2 = gateway.connect_http2().await;
+    let broken = timeout(DEADLINE, http2.try_call(request("GET", USERINFO, &[], "")));
+    assert!(broken.await.expect("in time").is_err());
+
+    // A request that does: it makes progress, so only all of its time can be over.
+    let mut wire = gateway.wire().await;
+    let length = 100 * 1024;
+    let head = format!(
+        "POST {INSERT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{}",
+        "x".repeat(80 * 1024)
+    );
+    wire.write(head.as_bytes()).await;
+    for _ in 0..40 {
+        wire.write(b"x").await;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+
+    let reply = wire.read().await;
+
+    let error = "http_response_timeout";
+    assert_eq!(told(&reply), expected(504, "upstream-timeout", "total", error));
+    assert_eq!(gateway.get(USERINFO).await.status, 200);
 }

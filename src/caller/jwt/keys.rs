@@ -66,6 +66,7 @@ impl Source {
             http2: Http2::Never,
             connect_timeout: PATIENCE,
             response_timeout: PATIENCE,
+            total_timeout: None,
             max_connections: 1,
             max_connection_age: None,
             adaptive: false,

@@ -70,6 +70,7 @@ const CASES: &[Case] = &[
     case("upstream.http2", MAIN, ["\"auto\"", "\"never\""]),
     case("upstream.connect_timeout", MAIN, ["\"1s\"", "\"2s\""]),
     case("upstream.response_timeout", MAIN, ["\"1s\"", "\"2s\""]),
+    case("upstream.total_timeout", MAIN, ["\"0s\"", "\"2m\""]),
     case("upstream.max_connections", MAIN, ["3", "5"]),
     case("upstream.max_connection_age", MAIN, ["\"0s\"", "\"2m\""]),
     case("upstream.adaptive", MAIN, ["true", "false"]),
