@@ -8,12 +8,14 @@ use std::{
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use super::wire::{Handle, Phase};
+use super::wire::Handle;
 use crate::message::{Body, BoxError, Tunnel};
 
 /// An exchange that is under way on a connection, until its answer is sent or given up.
 pub(super) struct Open {
     handle: Handle,
+    /// How many there have been on its connection.
+    number: u32,
     /// Something of the answer is there, and the client has not taken it.
     offers: bool,
 }
@@ -21,8 +23,8 @@ pub(super) struct Open {
 impl Open {
     /// Counts it in.
     pub(super) fn new(handle: &Handle) -> Self {
-        handle.opened();
-        Self { handle: handle.clone(), offers: false }
+        let number = handle.opened();
+        Self { handle: handle.clone(), number, offers: false }
     }
 
     /// The API has switched protocols: after the head of this answer, everything goes through
@@ -33,7 +35,7 @@ impl Open {
 
     /// Whether the request has not arrived to its end. In HTTP/2 that concerns nobody else.
     pub(super) fn is_early(&self) -> bool {
-        self.handle.phase() == Phase::Body
+        self.handle.is_arriving(self.number)
     }
 
     fn offer(&mut self, offers: bool) {

@@ -94,7 +94,8 @@ struct Shared {
     ticks: Arc<Ticks>,
     phase: AtomicU8,
     since: AtomicU32,
-    /// Exchanges begun and ended, both counted for ever.
+    /// Heads handed over, and exchanges begun and ended; all counted for ever.
+    handed: AtomicU32,
     opened: AtomicU32,
     closed: AtomicU32,
     /// Exchanges whose answers wait for the client.
@@ -120,6 +121,7 @@ impl Handle {
             ticks,
             phase: AtomicU8::new(Phase::Fresh as u8),
             since,
+            handed: AtomicU32::new(0),
             opened: AtomicU32::new(0),
             closed: AtomicU32::new(0),
             offered: AtomicU32::new(0),
@@ -139,9 +141,21 @@ impl Handle {
     }
 
     /// An exchange has begun. While one is open, the client owes us nothing but to take what it is
-    /// offered. To be called once for each request, but not for one that announces a refusal.
-    pub fn opened(&self) {
-        self.0.opened.fetch_add(1, Relaxed);
+    /// offered. To be called once for each request, but not for one that announces a refusal. Tells
+    /// how many there have been.
+    pub fn opened(&self) -> u32 {
+        self.0.opened.fetch_add(1, Relaxed).wrapping_add(1)
+    }
+
+    /// The head of the request of that number was handed over.
+    pub(super) fn hand_over(&self, number: u32) {
+        self.0.handed.store(number, Relaxed);
+    }
+
+    /// Whether the request of the exchange with that number has not arrived to its end: what is still
+    /// arriving may be another one, that follows it.
+    pub fn is_arriving(&self, number: u32) -> bool {
+        self.phase() == Phase::Body && self.0.handed.load(Relaxed) == number
     }
 
     /// An exchange has ended: answered to the last byte, or given up. To be called as often as

@@ -29,6 +29,7 @@ impl<S> Guard<S> {
                 }
                 Ok(Step::Head { len, last }) => {
                     self.handed = self.handed.wrapping_add(1);
+                    self.handle.hand_over(self.handed);
                     (len, last)
                 }
                 Ok(Step::Body { len, last }) => (len, last),
