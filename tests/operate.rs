@@ -123,9 +123,16 @@ async fn status_and_metrics_tell_where_connections_go_and_why_they_end() {
         ("AMOVE_GATEWAY_SERVER__WORKERS", "1"),
     ];
     let gateway = Gateway::ready(&emulator, &settings).await;
-    for _ in 0..3 {
+    // Requests that follow each other closely enough share a connection even so.
+    let aged = "amove_gateway_upstream_connections_closed_total{host=\"api\",reason=\"aged\"} ";
+    eventually("connections grow old", async || {
         assert_eq!(get(gateway.address, USERINFO).await.status(), 200);
-    }
+        let metrics = get(gateway.admin, "/metrics").await;
+        let metrics = String::from_utf8_lossy(metrics.body()).into_owned();
+        let count = metrics.lines().find_map(|line| line.strip_prefix(aged)?.parse::<u32>().ok());
+        count.is_some_and(|count| count >= 2)
+    })
+    .await;
 
     let report = json(&ask(&gateway, &["status", "--json"]).await);
     let metrics = get(gateway.admin, "/metrics").await;
@@ -149,7 +156,7 @@ async fn status_and_metrics_tell_where_connections_go_and_why_they_end() {
     let aged =
         count("amove_gateway_upstream_connections_closed_total{host=\"api\",reason=\"aged\"}");
     let open = count("amove_gateway_upstream_connections{host=\"api\"}");
-    assert!(opened >= 3.0 && opened - open == aged, "{opened} {open} {aged}");
+    assert!(opened >= 2.0 && opened - open == aged, "{opened} {open} {aged}");
     assert_eq!(count("amove_gateway_upstream_lookups_total{host=\"api\",result=\"failed\"}"), 0.0);
     assert!(count("amove_gateway_upstream_lookups_total{host=\"api\",result=\"ok\"}") >= 1.0);
     assert!(count("amove_gateway_upstream_lookup_age_seconds{host=\"api\"}") >= 0.0);
