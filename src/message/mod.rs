@@ -335,10 +335,8 @@ impl Body {
 
     /// Breaks off with [`Overdue`] when it has taken all of its `time`, counted from when somebody
     /// first has to wait for it.
-    #[must_use]
-    pub fn within(mut self, time: Silence) -> Self {
+    pub fn bound(&mut self, time: Silence) {
         self.time = Some(time);
-        self
     }
 
     /// Breaks off with [`TooLarge`] after `limit` bytes.

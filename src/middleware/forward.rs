@@ -92,7 +92,7 @@ impl Forward {
             let within = left.map_or(patience, |left| patience.min(left));
             let sending = self.deadlines.within(within, sending.as_mut());
             if let Ok(response) = sending.await {
-                return Ok(self.bounded(response?, total, started));
+                return Ok(response?);
             }
             left = total.map(|total| total.saturating_sub(started.elapsed()));
             if left.is_some_and(|left| left.is_zero()) {
@@ -107,17 +107,14 @@ impl Forward {
         }
     }
 
-    /// Breaks an answer off that takes longer than all of it may. Events take any time.
-    fn bounded(&self, response: Response, total: Option<Duration>, started: Instant) -> Response {
-        let Some(total) = total.filter(|_| !response.body().is_end_stream()) else {
-            return response;
-        };
-        if !goes_on(response.headers()) {
-            return response;
+    /// Sees to it that an answer is broken off which takes longer than all of it may; `took` is what
+    /// its head has taken. Events take any time.
+    fn bound(&self, exchange: &Exchange, response: &mut Response, took: Duration) {
+        let Ok((_, Some(total))) = self.patience(exchange) else { return };
+        if !response.body().is_end_stream() && goes_on(response.headers()) {
+            let time = self.deadlines.silence(total.saturating_sub(took));
+            response.body_mut().bound(time);
         }
-        let left = total.saturating_sub(started.elapsed());
-        let time = self.deadlines.silence(left);
-        response.map_body(|body| body.within(time))
     }
 }
 
@@ -133,7 +130,8 @@ impl Next for Forward {
         let took = started.elapsed();
         exchange.attempted(status, took);
         entrance::heard(turn, &answer, took);
-        let response = answer?;
+        let mut response = answer?;
+        self.bound(exchange, &mut response, took);
         if let Some(wish) = Wish::of(response.status(), response.headers(), &self.clock) {
             exchange.set_wish(wish);
         }
