@@ -95,12 +95,12 @@ impl Forward {
                 return Ok(response?);
             }
             left = total.map(|total| total.saturating_sub(started.elapsed()));
+            let is_callers_fault = exchange.awaits_caller();
             if left.is_some_and(|left| left.is_zero()) {
-                return Err(too_long());
+                return Err(too_long(is_callers_fault));
             }
             let progress = exchange.bytes_in();
             if progress == sent {
-                let is_callers_fault = exchange.awaits_caller();
                 return Err(if is_callers_fault { stalled() } else { timed_out() });
             }
             sent = progress;
@@ -204,12 +204,11 @@ fn timed_out() -> Problem {
     .member(TIMEOUT, "response_header")
 }
 
-fn too_long() -> Problem {
-    Problem::new(
-        Kind::UpstreamTimeout,
-        "The request and its answer took longer than they may; whether it took effect is not known.",
-    )
-    .member(TIMEOUT, "total")
+/// A caller who takes all the time says nothing about how Amove is.
+fn too_long(is_callers_fault: bool) -> Problem {
+    let kind = if is_callers_fault { Kind::RequestTimeout } else { Kind::UpstreamTimeout };
+    let detail = "The request and its answer took longer than they may; whether it took effect is not known.";
+    Problem::new(kind, detail).member(TIMEOUT, "total")
 }
 
 fn stalled() -> Problem {
